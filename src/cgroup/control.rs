@@ -1,0 +1,165 @@
+//! What is done to the processes of a cgroup: freezing, signals, waiting until they are gone.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Pid;
+
+use super::files;
+use crate::error::{Context, Error, Kind, Result};
+use crate::sys::process::{pidfd_open, pidfd_send_signal};
+
+/// A freezer that takes longer than this has a process in it that cannot be stopped (state D).
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Sets cgroup.freeze of a v2 cgroup and waits for cgroup.events to say that it is so.
+pub fn freeze_v2(path: &Path, frozen: bool) -> Result<()> {
+    files::write(&path.join("cgroup.freeze"), if frozen { "1" } else { "0" })
+        .doing(|| format!("write to {}", path.join("cgroup.freeze").display()))?;
+    // A thawed cgroup below a frozen one stays frozen, and that is not ours to wait for.
+    if frozen && !wait_for_event(path, "frozen 1", FREEZE_TIMEOUT)? {
+        let error = Error::new(Kind::System(Errno::ETIMEDOUT), "some processes cannot be stopped now");
+        return Err(error).doing(|| format!("freeze {}", path.display()));
+    }
+    Ok(())
+}
+
+/// Waits until cgroup.events of a v2 cgroup has `line`; `false` if it has not after `timeout`. A cgroup that is gone has
+/// every event behind it.
+pub fn wait_for_event(path: &Path, line: &str, timeout: Duration) -> Result<bool> {
+    let deadline = Instant::now() + timeout;
+    let path = path.join("cgroup.events");
+    let doing = || format!("watch {}", path.display());
+    let file = match File::open(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(true),
+        other => other.doing(doing)?,
+    };
+    let mut buffer = [0; 256];
+    loop {
+        // Reading also arms the next notification (kernfs_notify).
+        let length = match file.read_at(&mut buffer, 0) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(true),
+            other => other.doing(doing)?,
+        };
+        if buffer[..length].split(|byte| *byte == b'\n').any(|found| found == line.as_bytes()) {
+            return Ok(true);
+        }
+        if !wait(&mut [PollFd::new(file.as_fd(), PollFlags::POLLPRI)], deadline).doing(doing)? {
+            return Ok(false);
+        }
+    }
+}
+
+/// Waits for an event or the deadline; `false` is the deadline.
+fn wait(fds: &mut [PollFd<'_>], deadline: Instant) -> nix::Result<bool> {
+    loop {
+        // Rounded up: a wait of 0 ms would spin.
+        let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(fds, timeout) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// cgroup.freeze of a v2 cgroup.
+pub fn is_frozen_v2(path: &Path) -> Result<bool> {
+    let path = path.join("cgroup.freeze");
+    Ok(files::read(&path).doing(|| format!("read {}", path.display()))? == "1")
+}
+
+/// Sets freezer.state of a v1 cgroup and waits for it to be so.
+pub fn freeze_v1(path: &Path, frozen: bool) -> Result<()> {
+    let path = path.join("freezer.state");
+    let set = |state: &str| files::write(&path, state).doing(|| format!("write {state} to {}", path.display()));
+    if !frozen {
+        return set("THAWED");
+    }
+    set("FROZEN")?;
+    // This freezer sends no event: it is read until it says FROZEN, at longer and longer intervals.
+    let deadline = Instant::now() + FREEZE_TIMEOUT;
+    let mut pause = Duration::from_micros(50);
+    while files::read(&path).doing(|| format!("read {}", path.display()))? != "FROZEN" {
+        if Instant::now() >= deadline {
+            set("THAWED")?;
+            return Err(Error::new(Kind::System(Errno::ETIMEDOUT), "some processes cannot be stopped now"))
+                .doing(|| format!("freeze {}", path.display()));
+        }
+        wait_without_event(pause);
+        pause = (pause * 2).min(Duration::from_millis(5));
+        // A process that forked meanwhile can leave it FREEZING for ever; asking again catches the child (runc#2774).
+        set("FROZEN")?;
+    }
+    Ok(())
+}
+
+/// For states of v1 that the kernel announces to nobody.
+fn wait_without_event(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// freezer.state of a v1 cgroup; one below a frozen cgroup is frozen too.
+pub fn is_frozen_v1(path: &Path) -> Result<bool> {
+    let path = path.join("freezer.state");
+    Ok(files::read(&path).doing(|| format!("read {}", path.display()))? != "THAWED")
+}
+
+/// Sends SIGKILL to everything in a v2 cgroup and below, in one step that no fork escapes (since 5.14).
+///
+/// # Errors
+/// `ENOENT` before 5.14 and for a cgroup that is gone.
+pub fn kill_v2(path: &Path) -> nix::Result<()> {
+    let error = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+    files::write(&path.join("cgroup.kill"), "1").map_err(error)
+}
+
+/// Sends `signal` once to every process in the cgroup at `path` and below, and to those that they make meanwhile. Gives
+/// whether the end was reached: `false` if after `rounds` there were still new ones.
+pub fn signal_each(path: &Path, signal: i32, signalled: &mut BTreeSet<i32>, rounds: u32) -> Result<bool> {
+    let list = || files::processes_below(path).doing(|| format!("list the processes of {}", path.display()));
+    for _ in 0..rounds {
+        let new: Vec<i32> = list()?.into_iter().filter(|pid| !signalled.contains(pid)).collect();
+        if new.is_empty() {
+            return Ok(true);
+        }
+        let open: Vec<(i32, OwnedFd)> =
+            new.iter().filter_map(|pid| Some((*pid, pidfd_open(Pid::from_raw(*pid)).ok()?))).collect();
+        // A process that ended before its descriptor was opened may have left its number to a stranger; what is still
+        // listed now is what the descriptor stands for.
+        let still: BTreeSet<i32> = list()?.into_iter().collect();
+        for (pid, pidfd) in open.iter().filter(|(pid, _)| still.contains(pid)) {
+            match pidfd_send_signal(pidfd.as_fd(), signal) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(errno) => return Err(errno).doing(|| format!("signal process {pid}")),
+            }
+        }
+        // A descriptor that could not be opened belonged to a process that is gone.
+        signalled.extend(new);
+    }
+    Ok(false)
+}
+
+/// Waits until a v1 cgroup can be removed, by the ends of its processes; gives those that are left at the deadline.
+pub fn wait_for_processes(path: &Path, deadline: Instant) -> Result<Vec<i32>> {
+    let pids = files::processes_below(path).doing(|| format!("list the processes of {}", path.display()))?;
+    let pidfds: Vec<OwnedFd> = pids.iter().filter_map(|pid| pidfd_open(Pid::from_raw(*pid)).ok()).collect();
+    let ended = |pidfd: BorrowedFd<'_>| {
+        wait(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], deadline).doing(|| "wait for a process")
+    };
+    for pidfd in &pidfds {
+        if !ended(pidfd.as_fd())? {
+            return files::processes_below(path).doing(|| format!("list the processes of {}", path.display()));
+        }
+    }
+    // A process leaves its cgroup a moment after its end was announced, and nothing announces that.
+    wait_without_event(Duration::from_micros(200));
+    Ok(vec![])
+}

@@ -1,0 +1,415 @@
+//! Limits and device rules, written to the hierarchies that have them.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use super::devices::List;
+use super::resources::{Absent, Controller, Version, Write, controller_of, unified};
+use super::{Record, files, has_controller};
+use crate::error::{Context, Error, Result};
+use crate::plan::Resources;
+use crate::sys::bpf;
+
+/// A value for a file of one of the container's cgroups.
+#[derive(Debug)]
+pub struct Assignment {
+    /// The container's cgroup in the hierarchy that has the controller.
+    path: PathBuf,
+    version: Version,
+    /// `None` for the cgroup's own files, which every cgroup has.
+    controller: Option<String>,
+    write: Write,
+}
+
+/// On v2 these are enabled for every container, so that its use can be measured; others only where a limit needs them,
+/// because each costs something for every cgroup of the host.
+const MEASURED: [&str; 5] = ["cpuset", "cpu", "io", "memory", "pids"];
+
+/// Whether anything is limited at all.
+pub fn is_limited(resources: &Resources) -> bool {
+    let asks = |controller: &Controller| controller.writes(resources, Version::V1).is_ok_and(|w| !w.is_empty());
+    Controller::ALL.iter().any(asks) || !resources.unified.is_empty()
+}
+
+/// Which file of which hierarchy takes what, in order. A controller that v1 does not have is looked for on the unified
+/// hierarchy of a hybrid host.
+///
+/// # Errors
+/// A value without a form in the version that the controller has here, or a controller that no hierarchy has.
+pub fn assign(record: &Record, resources: &Resources) -> Result<Vec<Assignment>> {
+    let mut assignments = Vec::new();
+    for controller in Controller::ALL {
+        let (path, version) = if let Some(path) = record.v1(controller.name(Version::V1)) {
+            (path, Version::V1)
+        } else {
+            // v1 can express everything, so it tells best what is asked for.
+            let asked = controller.writes(resources, Version::V1)?;
+            let name = controller.name(Version::V2);
+            match (asked.first(), record.unified()) {
+                (_, Some(path)) if record.version() == Version::V2 => (path, Version::V2),
+                (None, _) => continue,
+                (Some(_), Some(path)) if offers(record, name)? => (path, Version::V2),
+                (Some(write), _) => {
+                    let cause = format!("the container is in no cgroup hierarchy with the {name} controller");
+                    return Err(Error::config(write.property.clone(), cause));
+                }
+            }
+        };
+        for write in controller.writes(resources, version)? {
+            let controller = Some(controller.name(version).to_string());
+            assignments.push(Assignment { path: path.into(), version, controller, write });
+        }
+    }
+    for write in unified(resources)? {
+        let Some(path) = record.unified().filter(|_| record.version() == Version::V2) else {
+            return Err(Error::config(write.property, "needs cgroup v2").hint("this host has cgroup v1"));
+        };
+        let controller = controller_of(&write.file).map(String::from);
+        assignments.push(Assignment { path: path.into(), version: Version::V2, controller, write });
+    }
+    for assignment in assignments.iter().filter(|assignment| assignment.version == Version::V2) {
+        if let Some(name) = &assignment.controller
+            && !offers(record, name)?
+        {
+            return Err(not_offered(record, name, &assignment.write.property));
+        }
+    }
+    Ok(assignments)
+}
+
+/// Whether the mounted root of the unified hierarchy has `controller` to give.
+fn offers(record: &Record, controller: &str) -> Result<bool> {
+    let Some(place) = record.places.get(super::UNIFIED) else { return Ok(false) };
+    Ok(words(&place.mount_point.join("cgroup.controllers"))?.contains(controller))
+}
+
+fn not_offered(record: &Record, controller: &str, property: &str) -> Error {
+    let root = record.places.get(super::UNIFIED).map(|place| place.mount_point.clone()).unwrap_or_default();
+    let error =
+        Error::config(property, format!("cgroup.controllers of {} has no {controller} controller", root.display()));
+    // Only the real root of the hierarchy has no cgroup.type.
+    if root.join("cgroup.type").exists() {
+        error.hint(format!("whoever made this cgroup must delegate {controller} to it"))
+    } else {
+        error.hint("the kernel lacks it, its command line disables it, or a cgroup v1 hierarchy has it")
+    }
+}
+
+/// The words in a control file.
+fn words(path: &Path) -> Result<BTreeSet<String>> {
+    let text = files::read(path).doing(|| format!("read {}", path.display()))?;
+    Ok(text.split_ascii_whitespace().map(String::from).collect())
+}
+
+/// Writes limits and device rules. `fresh` are the keys of the hierarchies where the container's cgroup was just made.
+pub fn apply(record: &Record, resources: &Resources, fresh: &BTreeSet<String>) -> Result<()> {
+    let assignments = assign(record, resources)?;
+    enable_controllers(record, &assignments)?;
+    inherit_cpuset(record, resources, fresh)?;
+    let is_reused = record.places.keys().any(|key| !fresh.contains(key));
+    if resources.memory.check_before_update && is_reused {
+        check_use(&assignments)?;
+    }
+    write_all(&assignments)?;
+    set_devices(record, resources, fresh)
+}
+
+fn write_all(assignments: &[Assignment]) -> Result<()> {
+    let mut held_back: Option<&Assignment> = None;
+    for assignment in assignments {
+        let result = write_one(&assignment.path, &assignment.write);
+        match result {
+            // In a cgroup that was there before, the new limit may be above the old one of memory and swap together.
+            Err(error)
+                if assignment.write.file == "memory.limit_in_bytes"
+                    && error.raw_os_error() == Some(libc::EINVAL)
+                    && assignments.iter().any(|a| a.write.file == "memory.memsw.limit_in_bytes") =>
+            {
+                held_back = Some(assignment);
+            }
+            other => explained(other, assignment)?,
+        }
+        if let Some(limit) = held_back.filter(|_| assignment.write.file == "memory.memsw.limit_in_bytes") {
+            explained(write_one(&limit.path, &limit.write), limit)?;
+            held_back = None;
+        }
+    }
+    // Not followed by the other one: that went first, and did not help.
+    held_back.map_or(Ok(()), |limit| explained(write_one(&limit.path, &limit.write), limit))
+}
+
+fn write_one(directory: &Path, write: &Write) -> io::Result<()> {
+    match (files::write(&directory.join(&*write.file), &write.value), &write.absent) {
+        (Err(error), Absent::Ignore) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        (Err(error), Absent::Instead(file, value)) if error.kind() == io::ErrorKind::NotFound => {
+            files::write(&directory.join(&**file), value)
+        }
+        (result, _) => result,
+    }
+}
+
+/// An error of a write, with its file, value and property, and a way out where one is certain.
+fn explained(result: io::Result<()>, assignment: &Assignment) -> Result<()> {
+    let Err(error) = result else { return Ok(()) };
+    let write = &assignment.write;
+    let code = error.raw_os_error().unwrap_or(0);
+    let mut error = Error::from(error);
+    if let Some(hint) = hint(assignment, code) {
+        error = error.hint(hint);
+    }
+    Err(error).property(|| write.property.to_string()).doing(|| format!("write {:?} to {}", write.value, write.file))
+}
+
+/// ENOTSUPP, the kernel's own number for what it does not do any more.
+const ENOTSUPP: i32 = 524;
+
+fn hint(assignment: &Assignment, code: i32) -> Option<Cow<'static, str>> {
+    let directory = &assignment.path;
+    let of_parent = |file: &str| files::read(&directory.parent()?.join(file)).ok();
+    match (&*assignment.write.file, code) {
+        ("memory.memsw.limit_in_bytes", libc::ENOENT) => {
+            Some("this kernel does not account swap; it may need swapaccount=1 on its command line".into())
+        }
+        ("blkio.leaf_weight" | "blkio.leaf_weight_device", libc::ENOENT) => {
+            Some("leaf weights went with the CFQ scheduler in Linux 5.0".into())
+        }
+        ("blkio.weight" | "blkio.weight_device" | "io.bfq.weight", libc::ENOENT) => {
+            Some("this kernel has no I/O scheduler with weights; BFQ would be one".into())
+        }
+        (file, libc::ENOENT) if file.starts_with("hugetlb.") => Some("this host has no huge pages of that size".into()),
+        (_, libc::ENOENT) => Some("this kernel has no such file".into()),
+        (file, ENOTSUPP | libc::EOPNOTSUPP) if file.starts_with("memory.kmem") => {
+            Some("this kernel does not limit kernel memory any more".into())
+        }
+        ("memory.limit_in_bytes", libc::EBUSY) => {
+            let used: u64 = files::read(&directory.join("memory.usage_in_bytes")).ok()?.parse().ok()?;
+            Some(format!("the container already uses {used} bytes").into())
+        }
+        ("cpu.max" | "cpu.cfs_quota_us" | "cpu.cfs_period_us", libc::EINVAL) => Some(
+            "the period is 1000 to 1000000 microseconds, the quota at least 1000 and, on v1, no greater part of its \
+             period than the parent's"
+                .into(),
+        ),
+        ("cpu.rt_runtime_us", libc::EINVAL) => {
+            Some(format!("the parent cgroup has {} microseconds to give", of_parent("cpu.rt_runtime_us")?).into())
+        }
+        (file @ ("cpuset.cpus" | "cpuset.mems"), libc::EINVAL | libc::EACCES | libc::ERANGE | libc::ENODEV) => {
+            let offered = match assignment.version {
+                Version::V1 => of_parent(file)?,
+                Version::V2 => of_parent(&format!("{file}.effective"))?,
+            };
+            Some(format!("the parent cgroup has {offered}").into())
+        }
+        (file, libc::ENODEV) if file.starts_with("blkio.") || file.starts_with("io.") => {
+            Some("no block device has this number".into())
+        }
+        _ => None,
+    }
+}
+
+/// `memory.checkBeforeUpdate`: refuses a limit below what is used now, before anything is changed.
+fn check_use(assignments: &[Assignment]) -> Result<()> {
+    for assignment in assignments {
+        let used = match &*assignment.write.file {
+            "memory.max" => "memory.current",
+            "memory.limit_in_bytes" => "memory.usage_in_bytes",
+            _ => continue,
+        };
+        let Ok(limit) = assignment.write.value.parse::<u64>() else { continue };
+        let path = assignment.path.join(used);
+        let used = files::read(&path).doing(|| format!("read {}", path.display()))?;
+        if used.parse().is_ok_and(|used: u64| used > limit) {
+            let cause = format!("{limit} is less than the {used} bytes in use");
+            return Err(Error::config(assignment.write.property.clone(), cause)
+                .hint("linux.resources.memory.checkBeforeUpdate asks for this check"));
+        }
+    }
+    Ok(())
+}
+
+/// v1 makes a cpuset without CPUs and memory nodes, in which nothing can run: it and its new parents get those of the
+/// parent above.
+fn inherit_cpuset(record: &Record, resources: &Resources, fresh: &BTreeSet<String>) -> Result<()> {
+    let Some((key, place)) = record.places.iter().find(|(key, _)| has_controller(key, "cpuset")) else {
+        return Ok(());
+    };
+    let cpu = &resources.cpu;
+    for (file, given) in [("cpuset.cpus", &cpu.cpus), ("cpuset.mems", &cpu.mems)] {
+        let is_given = given.as_ref().is_some_and(|list| !list.is_empty());
+        let parent = place.path.parent().unwrap_or(&place.mount_point);
+        if is_given && parent == place.mount_point {
+            continue;
+        }
+        let inherit = || {
+            let inherited = inherited(parent, &place.mount_point, file)?;
+            let own = place.path.join(file);
+            if !is_given && (fresh.contains(key) || files::read(&own)?.is_empty()) {
+                files::write(&own, &inherited)?;
+            }
+            io::Result::Ok(())
+        };
+        inherit().doing(|| format!("set {file} of {} as in its parent", place.path.display()))?;
+    }
+    Ok(())
+}
+
+/// The value of `file` in the cgroup at `path`, where an empty one is first filled from the parent.
+fn inherited(path: &Path, mount_point: &Path, file: &str) -> io::Result<String> {
+    let own = path.join(file);
+    let value = files::read(&own)?;
+    match path.parent() {
+        Some(parent) if value.is_empty() && path != mount_point => {
+            let value = inherited(parent, mount_point, file)?;
+            files::write(&own, &value)?;
+            Ok(value)
+        }
+        _ => Ok(value),
+    }
+}
+
+/// Enables v2 controllers from the mounted root down to the parent of the container's cgroup.
+fn enable_controllers(record: &Record, assignments: &[Assignment]) -> Result<()> {
+    let Some(place) = record.places.get(super::UNIFIED) else { return Ok(()) };
+    let needed: BTreeSet<&str> = assignments
+        .iter()
+        .filter(|assignment| assignment.version == Version::V2)
+        .filter_map(|assignment| assignment.controller.as_deref())
+        .collect();
+    // On a hybrid host v1 measures.
+    let measured: &[&str] = if record.version() == Version::V2 { &MEASURED } else { &[] };
+    if needed.is_empty() && measured.is_empty() {
+        return Ok(());
+    }
+    let offered = words(&place.mount_point.join("cgroup.controllers"))?;
+    let mut wanted: BTreeSet<&str> = measured.iter().copied().filter(|name| offered.contains(*name)).collect();
+    wanted.extend(&needed);
+    let parent = place.path.parent().unwrap_or(&place.mount_point);
+    let enabled = words(&parent.join("cgroup.subtree_control"))?;
+    if wanted.iter().all(|name| enabled.contains(*name)) {
+        return Ok(());
+    }
+    let mut levels: Vec<&Path> = parent.ancestors().take_while(|level| level.starts_with(&place.mount_point)).collect();
+    levels.reverse();
+    for level in levels {
+        let file = level.join("cgroup.subtree_control");
+        let enabled = words(&file)?;
+        let missing: Vec<&str> = wanted.iter().copied().filter(|name| !enabled.contains(*name)).collect();
+        let all: Vec<String> = missing.iter().map(|name| format!("+{name}")).collect();
+        if all.is_empty() || files::write(&file, &all.join(" ")).is_ok() {
+            continue;
+        }
+        // One that is refused takes the others with it.
+        for name in missing {
+            let Err(error) = files::write(&file, &format!("+{name}")) else { continue };
+            if !needed.contains(name) {
+                log::debug!("controller {name} is not enabled in {}: {error}", level.display());
+                wanted.remove(name);
+                continue;
+            }
+            let property = assignments
+                .iter()
+                .find(|assignment| assignment.controller.as_deref() == Some(name))
+                .map_or("linux.resources".into(), |assignment| assignment.write.property.to_string());
+            let hint = enable_hint(level, name, error.raw_os_error().unwrap_or(0));
+            let mut error = Error::from(error);
+            if let Some(hint) = hint {
+                error = error.hint(hint);
+            }
+            return Err(error).property(|| property).doing(|| format!("enable {name} in {}", file.display()));
+        }
+    }
+    Ok(())
+}
+
+fn enable_hint(level: &Path, name: &str, code: i32) -> Option<String> {
+    match code {
+        libc::EBUSY => Some(format!("{} has processes of its own; they must move below it first", level.display())),
+        libc::EACCES | libc::EPERM | libc::EROFS | libc::ENOENT => {
+            Some(format!("whoever owns {} must delegate {name} (with systemd: Delegate=)", level.display()))
+        }
+        libc::EOPNOTSUPP => Some(format!("{} is threaded, and {name} is for whole processes", level.display())),
+        _ => None,
+    }
+}
+
+const DEVICES: &str = "linux.resources.devices";
+
+fn set_devices(record: &Record, resources: &Resources, fresh: &BTreeSet<String>) -> Result<()> {
+    let list = List::new(&resources.devices)?;
+    if let Some((key, place)) = record.places.iter().find(|(key, _)| has_controller(key, "devices")) {
+        let is_fresh = fresh.contains(key);
+        // A new cgroup has what its parent has: more cannot be had. In a user namespace the file is closed.
+        if record.rootless || is_fresh && list.allows_everything() {
+            return Ok(());
+        }
+        return write_devices(&place.path, &list);
+    }
+    let Some((key, place)) = record.places.get_key_value(super::UNIFIED) else {
+        if record.rootless || resources.devices.is_empty() || list.allows_everything() {
+            return Ok(());
+        }
+        return Err(Error::config(DEVICES, "the container is in no cgroup hierarchy with device rules"));
+    };
+    match attach_devices(&place.path, &list, fresh.contains(key)) {
+        // Without privilege there is no bpf(2); nor is there mknod(2), and devices of the host are guarded by their owners
+        // (runc#2793).
+        Err(error) if record.rootless => {
+            log::debug!("device rules are not applied: {error}");
+            Ok(())
+        }
+        other => other.property(|| DEVICES).doing(|| format!("set device rules of {}", place.path.display())),
+    }
+}
+
+/// One descriptor for all rules: the kernel takes one rule a write.
+fn write_devices(directory: &Path, list: &List) -> Result<()> {
+    let lines = list.v1();
+    files::write(&directory.join(lines.default_file), "a")
+        .property(|| DEVICES)
+        .doing(|| format!("write \"a\" to {}", lines.default_file))?;
+    if lines.exceptions.is_empty() {
+        return Ok(());
+    }
+    let path = directory.join(lines.exceptions_file);
+    let mut file = OpenOptions::new().write(true).open(&path).doing(|| format!("open {}", path.display()))?;
+    for line in &lines.exceptions {
+        match (file.write_all(line.value.as_bytes()), &line.property) {
+            // A parent cgroup may forbid what only Kelson asked for.
+            (Err(error), None) if error.raw_os_error() == Some(libc::EPERM) => {
+                log::debug!("the parent cgroup does not allow {}", line.value);
+            }
+            (Err(error), property) => {
+                let mut error = Error::from(error);
+                if error.errno() == Some(nix::errno::Errno::EPERM) {
+                    error = error.hint("the parent cgroup does not allow it");
+                }
+                return Err(error)
+                    .property(|| property.clone().unwrap_or(DEVICES.into()))
+                    .doing(|| format!("write {:?} to {}", line.value, lines.exceptions_file));
+            }
+            (Ok(()), _) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Attaches the rules to a v2 cgroup as a program. One that was there before may have programs of its last user.
+fn attach_devices(directory: &Path, list: &List, is_fresh: bool) -> Result<()> {
+    if is_fresh && list.allows_everything() {
+        return Ok(());
+    }
+    let cgroup = File::open(directory)?;
+    let old = if is_fresh { vec![] } else { bpf::device_programs(cgroup.as_fd())? };
+    if !list.allows_everything() {
+        let program = bpf::load_device_program(&list.program())?;
+        bpf::attach_device_program(cgroup.as_fd(), program.as_fd())?;
+    }
+    for program in &old {
+        bpf::detach_device_program(cgroup.as_fd(), program.as_fd())?;
+    }
+    Ok(())
+}

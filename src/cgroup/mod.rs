@@ -1,0 +1,595 @@
+//! Cgroups: where a container's is, its limits, and what is done to all its processes.
+//!
+//! [`locate`] decides and makes nothing; its [`Record`] goes into the journal; [`create`] makes the directories and writes
+//! every limit before init is born; [`Entry`] is how a process gets in without a grace period: born inside (v2,
+//! CLONE_INTO_CGROUP) or by writing `0` to its own `tasks` (v1). Everything later works on the saved [`Record`].
+//!
+//! ```text
+//! locate ─▶ Record ─▶ journal ─▶ create ─▶ Cgroup ─▶ entry ─▶ clone3 / join ─▶ keep ─▶ Record in state.json
+//!                                            └ drop removes what was made            └ freeze, signal_all, remove
+//! ```
+
+pub mod control;
+pub mod devices;
+pub mod files;
+pub mod layout;
+pub mod limits;
+pub mod resources;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
+use nix::unistd::write;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::plan::Resources;
+
+pub use layout::{Layout, host_layout};
+use resources::Version;
+
+/// Who makes cgroups.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Driver {
+    /// Kelson itself, by mkdir(2).
+    #[default]
+    Cgroupfs,
+    /// Nobody: the container stays where its creator is, without limits.
+    None,
+}
+
+/// The key of [`Record::places`] for the cgroup v2 hierarchy.
+const UNIFIED: &str = "";
+
+/// How long [`Record::remove`] waits for processes that are already ending.
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A container's cgroup in one hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Where the hierarchy is mounted.
+    pub mount_point: PathBuf,
+    /// Absolute path of the container's cgroup.
+    pub path: PathBuf,
+}
+
+/// Where a container's cgroups are, and which directories were made for it; saved in state.json, and journalled before
+/// the first mkdir.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub driver: Driver,
+    /// By controllers as in /proc/PID/cgroup: `memory`, `cpu,cpuacct`, `name=systemd`; the empty string is v2.
+    /// Empty if the container has no cgroup of its own.
+    pub places: BTreeMap<String, Place>,
+    /// Directories that create makes or made, outermost first within a hierarchy; also parents that another Kelson made,
+    /// which may vanish with its last container and be made again.
+    pub made: Vec<PathBuf>,
+    /// Create found every cgroup unused. Before that, one that was not made for this container may be in use by others.
+    pub ready: bool,
+    /// Without privilege over the host: what was not asked for may fail.
+    pub rootless: bool,
+}
+
+/// Decides where the cgroups of container `id` are; makes nothing. `rootless` is also for root of a user namespace.
+///
+/// # Errors
+/// A limit that contradicts another, or that no hierarchy of this host has a controller for.
+pub fn locate(
+    driver: Driver,
+    cgroups_path: Option<&str>,
+    id: &str,
+    resources: &Resources,
+    rootless: bool,
+) -> Result<Record> {
+    let mut record = Record { driver, rootless, ..Record::default() };
+    if driver == Driver::None {
+        return Ok(record);
+    }
+    let wanted = Path::new(cgroups_path.filter(|path| !path.is_empty()).unwrap_or(id));
+    let cleaned = layout::clean(wanted);
+    if cleaned == Path::new("/") {
+        let cause = format!("{:?} is the root of the hierarchy", wanted.display());
+        return Err(Error::config("linux.cgroupsPath", cause).hint("name a cgroup below it"));
+    }
+    let below = |own: PathBuf| if wanted.is_absolute() { cleaned.clone() } else { joined(&own, &cleaned) };
+    let mut add = |key: &str, mount_point: &Path, path: PathBuf| {
+        let place = Place { mount_point: mount_point.into(), path: joined(mount_point, &path) };
+        record.places.insert(key.into(), place);
+    };
+    match host_layout()? {
+        Layout::V1 { hierarchies, unified } => {
+            for hierarchy in &hierarchies {
+                // As in runc, a relative path starts at the caller's own cgroup.
+                let own = if wanted.is_absolute() { PathBuf::new() } else { hierarchy.own()? };
+                add(&hierarchy.controllers, &hierarchy.mount_point, below(own));
+            }
+            if let Some(unified) = &unified {
+                let own = if wanted.is_absolute() { PathBuf::new() } else { beside(unified.own()?) };
+                add(UNIFIED, &unified.mount_point, below(own));
+            }
+        }
+        Layout::V2(unified) => {
+            let own = if wanted.is_absolute() { PathBuf::new() } else { beside(unified.own()?) };
+            add(UNIFIED, &unified.mount_point, below(own));
+        }
+        Layout::None if rootless => {}
+        Layout::None => {
+            return Err(Error::other("no cgroup hierarchy is mounted")
+                .hint("mount cgroup2 on /sys/fs/cgroup, or use --cgroup-manager disabled"));
+        }
+    }
+    // Contradictions are refused before anything is made.
+    limits::assign(&record, resources)?;
+    devices::List::new(&resources.devices)?;
+    for place in record.places.values() {
+        let missing = files::to_be_made(&place.path, &place.mount_point)
+            .doing(|| format!("look for cgroup {}", place.path.display()))?;
+        record.made.extend(missing);
+    }
+    Ok(record)
+}
+
+/// On v2 a relative path starts beside the caller's own cgroup, as in runc: below one that has processes no controller
+/// can be enabled ("no internal processes", cgroup-v2.rst).
+fn beside(own: PathBuf) -> PathBuf {
+    own.parent().map_or("/".into(), Path::to_path_buf)
+}
+
+/// `path`, which begins with a slash, below `root`.
+fn joined(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// A container's cgroups during create: removed on drop until [`Cgroup::keep`].
+#[derive(Debug)]
+pub struct Cgroup {
+    record: Record,
+    is_kept: bool,
+}
+
+/// Makes the directories and writes all limits and device rules. Modes of the directories are those of the umask.
+///
+/// # Errors
+/// The cgroup has processes in it or is frozen; the kernel refuses a limit. What was made is removed again.
+pub fn create(mut record: Record, resources: &Resources) -> Result<Cgroup> {
+    // From here on the list is what was made, so that a failure removes nothing of others.
+    record.made.clear();
+    let mut cgroup = Cgroup { record, is_kept: false };
+    if cgroup.record.driver == Driver::Cgroupfs {
+        let fresh = cgroup.make_directories(resources)?;
+        limits::apply(&cgroup.record, resources, &fresh)?;
+    } else if limits::is_limited(resources) {
+        log::warn!("linux.resources are not applied: cgroups are disabled");
+    }
+    cgroup.record.ready = true;
+    Ok(cgroup)
+}
+
+impl Cgroup {
+    /// Makes what is missing; gives the keys of the hierarchies where the container's cgroup is new.
+    fn make_directories(&mut self, resources: &Resources) -> Result<BTreeSet<String>> {
+        let mut fresh = BTreeSet::new();
+        let hybrid = self.record.version() == Version::V1;
+        let mut refused: Option<(PathBuf, Errno)> = None;
+        let Record { places, made, rootless, .. } = &mut self.record;
+        let mut unavailable = Vec::new();
+        for (key, place) in places.iter() {
+            match files::make(&place.path, made) {
+                Ok(true) => drop(fresh.insert(key.clone())),
+                Ok(false) => check_unused(key, &place.path)?,
+                Err(errno @ (Errno::EACCES | Errno::EPERM | Errno::EROFS)) if *rootless || hybrid && key == UNIFIED => {
+                    refused.get_or_insert((place.path.clone(), errno));
+                    unavailable.push(key.clone());
+                }
+                Err(errno) => return Err(errno).doing(|| format!("make cgroup {}", place.path.display())),
+            }
+        }
+        for key in unavailable {
+            places.remove(&key);
+        }
+        if let Some((path, errno)) = refused {
+            log::debug!("no cgroup {}: {errno}", path.display());
+            // Who asks for a limit must get it.
+            limits::assign(&self.record, resources).map_err(|error| {
+                error.hint(format!("cgroup {} could not be made: {}", path.display(), errno.desc().to_lowercase()))
+            })?;
+        }
+        Ok(fresh)
+    }
+
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Leaves the cgroups as they are; the record goes into state.json.
+    pub fn keep(mut self) -> Record {
+        self.is_kept = true;
+        std::mem::take(&mut self.record)
+    }
+
+    /// How init gets in.
+    pub fn entry(&self) -> Result<Entry> {
+        self.record.entry(&[])
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if !self.is_kept
+            && let Err(error) = self.record.remove()
+        {
+            log::warn!("{error}");
+        }
+    }
+}
+
+/// config-linux.md#cgroup-ownership: a cgroup that is in use or frozen is refused.
+fn check_unused(key: &str, path: &Path) -> Result<()> {
+    let refuse = |cause: String| Err(Error::new(Kind::Config, cause)).property(|| "linux.cgroupsPath");
+    let pids = files::processes_below(path).doing(|| format!("list the processes of {}", path.display()))?;
+    if !pids.is_empty() {
+        return refuse(format!("cgroup {} is in use by {}", path.display(), list_processes(&pids)));
+    }
+    let frozen = match key {
+        UNIFIED => control::is_frozen_v2(path)?,
+        _ if has_controller(key, "freezer") => control::is_frozen_v1(path)?,
+        _ => false,
+    };
+    if frozen { refuse(format!("cgroup {} is frozen", path.display())) } else { Ok(()) }
+}
+
+fn list_processes(pids: &[i32]) -> String {
+    let shown: Vec<_> = pids.iter().take(10).map(ToString::to_string).collect();
+    let more = if pids.len() > 10 { format!(" and {} more", pids.len() - 10) } else { String::new() };
+    let noun = if pids.len() == 1 { "process" } else { "processes" };
+    format!("{noun} {}{more}", shown.join(", "))
+}
+
+/// Whether the hierarchy called `key` has `controller`.
+fn has_controller(key: &str, controller: &str) -> bool {
+    key.split(',').any(|name| name == controller)
+}
+
+/// A cgroup below a container's, for `exec --cgroup`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubCgroup {
+    /// Empty: every hierarchy that no other one names.
+    controllers: Vec<String>,
+    path: PathBuf,
+}
+
+impl SubCgroup {
+    /// Parses `[controller[,controller…]:]path`.
+    ///
+    /// # Errors
+    /// A path with `..` in it, or none.
+    pub fn parse(text: &str) -> Result<Self> {
+        let (controllers, path) = match text.split_once(':') {
+            Some((controllers, path)) => (controllers.split(',').map(String::from).collect(), path),
+            None => (vec![], text),
+        };
+        if path.is_empty() || path.contains('\0') || path.split('/').any(|component| component == "..") {
+            return Err(Error::usage(format!("--cgroup {text:?} is not a path below the container's cgroup")));
+        }
+        if controllers.iter().any(String::is_empty) {
+            return Err(Error::usage(format!("--cgroup {text:?} names no controller before the colon")));
+        }
+        Ok(Self { controllers, path: layout::clean(Path::new(path)) })
+    }
+}
+
+/// How a process gets into a container's cgroups.
+#[derive(Debug, Default)]
+pub struct Entry {
+    /// v2 directory for clone3(2) with CLONE_INTO_CGROUP.
+    pub into: Option<OwnedFd>,
+    /// v1 `tasks` files, in which a process that has one thread writes `0` itself.
+    pub tasks: Vec<(PathBuf, OwnedFd)>,
+}
+
+impl Entry {
+    /// [init] [stage] Joins the v1 cgroups. The caller has one thread, and closes the descriptors at once afterwards.
+    pub fn join(&self) -> Result<()> {
+        // cgroup.procs would wait for a grace period (8 to 20 ms); tasks does not, for a thread that moves itself (5.5).
+        for (path, tasks) in &self.tasks {
+            write_zero(tasks, path)?;
+        }
+        Ok(())
+    }
+
+    /// [init] [stage] Joins all cgroups, for a process that could not be born in the v2 one (before 5.7).
+    pub fn join_unborn(&self) -> Result<()> {
+        if let Some(directory) = &self.into {
+            let path = Path::new("cgroup.procs");
+            let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+            let file = openat(directory, path, flags, Mode::empty()).doing(|| "open cgroup.procs")?;
+            write_zero(&file, path)?;
+        }
+        self.join()
+    }
+}
+
+fn write_zero(file: &OwnedFd, path: &Path) -> Result<()> {
+    loop {
+        match write(file.as_fd(), b"0") {
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).doing(|| format!("join cgroup {}", path.display())),
+        }
+    }
+}
+
+/// What a `cgroup` mount in a container needs to know of one hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HierarchyMount {
+    /// Name of the directory in the container's /sys/fs/cgroup: `cpu,cpuacct`. Empty on v2, where it is that directory.
+    pub name: String,
+    /// Names in the container that are links to `name`: `cpu` and `cpuacct`.
+    pub links: Vec<String>,
+    /// `cgroup` or `cgroup2`.
+    pub fs_type: &'static str,
+    /// Mount options: `cpu,cpuacct`, `none,name=systemd`; empty on v2.
+    pub options: String,
+    /// Where the host has it.
+    pub mount_point: PathBuf,
+    /// The container's cgroup: what to bind without a cgroup namespace.
+    pub cgroup: PathBuf,
+}
+
+impl Record {
+    /// v2 if there is nothing but the unified hierarchy.
+    pub fn version(&self) -> Version {
+        if !self.places.is_empty() && self.places.keys().all(|key| key == UNIFIED) { Version::V2 } else { Version::V1 }
+    }
+
+    /// The container has cgroups of its own.
+    pub fn has_cgroup(&self) -> bool {
+        !self.places.is_empty()
+    }
+
+    /// The container's cgroup in the v1 hierarchy of `controller`.
+    pub fn v1(&self, controller: &str) -> Option<&Path> {
+        let (_, place) = self.places.iter().find(|(key, _)| has_controller(key, controller))?;
+        Some(&place.path)
+    }
+
+    /// The container's cgroup in the v2 hierarchy, which on a hybrid host stands beside those of v1.
+    pub fn unified(&self) -> Option<&Path> {
+        self.places.get(UNIFIED).map(|place| place.path.as_path())
+    }
+
+    /// Opens the way in for another process, below the container's cgroups where `sub` says so.
+    ///
+    /// # Errors
+    /// A sub-cgroup that does not exist.
+    pub fn entry(&self, sub: &[SubCgroup]) -> Result<Entry> {
+        for sub in sub {
+            for controller in &sub.controllers {
+                if !self.places.keys().any(|key| has_controller(key, controller)) {
+                    return Err(Error::usage(format!(
+                        "--cgroup: the container is in no hierarchy called {controller}"
+                    )));
+                }
+            }
+        }
+        let mut entry = Entry::default();
+        for (key, place) in &self.places {
+            let named = sub.iter().find(|sub| sub.controllers.iter().any(|name| has_controller(key, name)));
+            let chosen = named.or_else(|| sub.iter().find(|sub| sub.controllers.is_empty()));
+            let path = chosen.map_or(place.path.clone(), |sub| joined(&place.path, &sub.path));
+            if key == UNIFIED {
+                let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+                entry.into =
+                    Some(open(&path, flags, Mode::empty()).doing(|| format!("open cgroup {}", path.display()))?);
+            } else {
+                let tasks = path.join("tasks");
+                let file = open(&tasks, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
+                    .doing(|| format!("open cgroup {}", path.display()))?;
+                entry.tasks.push((path, file));
+            }
+        }
+        Ok(entry)
+    }
+
+    /// The v2 cgroup in which process `pid` of the container is, if that is the container's own or below it: where exec
+    /// goes when the container has moved its processes down and enabled controllers (EBUSY; runc#2356).
+    pub fn entry_beside(&self, pid: i32) -> Result<Entry> {
+        let mut entry = self.entry(&[])?;
+        if let Some(place) = self.places.get(UNIFIED) {
+            let text =
+                files::read(Path::new(&format!("/proc/{pid}/cgroup"))).doing(|| format!("read /proc/{pid}/cgroup"))?;
+            let own = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+            let path = joined(&place.mount_point, &layout::clean(Path::new(own)));
+            if !path.starts_with(&place.path) {
+                let cause = format!("process {pid} is in {}, outside of {}", path.display(), place.path.display());
+                return Err(Error::state(cause));
+            }
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            entry.into = Some(open(&path, flags, Mode::empty()).doing(|| format!("open cgroup {}", path.display()))?);
+        }
+        Ok(entry)
+    }
+
+    /// The cgroup that stands for all: every process of the container is in it or below it. `None` if there is none, or
+    /// one that was not made for this container and may be somebody else's.
+    fn main(&self) -> Option<&Path> {
+        let safe = |path: &&Path| self.ready || self.made.iter().any(|made| made == path);
+        let candidates = [self.unified(), self.v1("freezer"), self.v1("pids"), self.v1("devices")];
+        let rest = self.places.values().map(|place| place.path.as_path());
+        candidates.into_iter().flatten().chain(rest).find(safe)
+    }
+
+    /// All processes in the container's cgroup and below, sorted; none if the cgroup is gone.
+    pub fn processes(&self) -> Result<Vec<i32>> {
+        let Some(path) = self.main() else { return Ok(vec![]) };
+        files::processes_below(path).doing(|| format!("list the processes of {}", path.display()))
+    }
+
+    /// Sends `signal` to every process in the cgroup and below; one that forks meanwhile does not escape. SIGKILL reaches
+    /// frozen ones too, for which v1 has to thaw them.
+    pub fn signal_all(&self, signal: i32) -> Result<()> {
+        let Some(path) = self.main() else { return Ok(()) };
+        if signal == libc::SIGKILL
+            && let Some(unified) = self.unified()
+            && unified == path
+            && control::kill_v2(unified).is_ok()
+        {
+            return self.thaw_v1();
+        }
+        let mut signalled = BTreeSet::new();
+        if !control::signal_each(path, signal, &mut signalled, 8)? {
+            // They fork faster than they are signalled: not while they are frozen.
+            let was_frozen = self.is_frozen()?;
+            self.freeze()?;
+            let result = control::signal_each(path, signal, &mut signalled, 8);
+            if !was_frozen {
+                self.thaw()?;
+            }
+            if !result? {
+                return Err(Error::other("new processes keep coming")).doing(|| format!("signal {}", path.display()));
+            }
+        }
+        if signal == libc::SIGKILL { self.thaw_v1() } else { Ok(()) }
+    }
+
+    /// v1 lets a frozen process die only once it is thawed.
+    fn thaw_v1(&self) -> Result<()> {
+        let Some(path) = self.v1("freezer") else { return Ok(()) };
+        match control::freeze_v1(path, false) {
+            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Stops every process in the cgroup and below, and waits for that.
+    ///
+    /// # Errors
+    /// `ETIMEDOUT` after 10 s, with a process that cannot be stopped.
+    pub fn freeze(&self) -> Result<()> {
+        self.set_frozen(true)
+    }
+
+    /// Lets every process in the cgroup go on.
+    pub fn thaw(&self) -> Result<()> {
+        self.set_frozen(false)
+    }
+
+    fn set_frozen(&self, frozen: bool) -> Result<()> {
+        match (self.v1("freezer"), self.unified()) {
+            (Some(path), _) => control::freeze_v1(path, frozen),
+            (None, Some(path)) => control::freeze_v2(path, frozen),
+            (None, None) => Err(Error::state("the container has no cgroup that can be frozen")
+                .hint("cgroups are disabled for it, or the freezer controller is not mounted")),
+        }
+    }
+
+    /// Whether the cgroup is frozen, or is about to be; `false` where there is none.
+    pub fn is_frozen(&self) -> Result<bool> {
+        let frozen = match (self.v1("freezer"), self.unified()) {
+            (Some(path), _) => control::is_frozen_v1(path),
+            (None, Some(path)) => control::is_frozen_v2(path),
+            (None, None) => return Ok(false),
+        };
+        match frozen {
+            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(false),
+            other => other,
+        }
+    }
+
+    /// Removes what create made, the cgroups that the container made in it, and parents that no container needs any more.
+    /// Kills nothing; waits up to 3 s for processes that are ending. What is gone already is fine.
+    ///
+    /// # Errors
+    /// `EBUSY` with the processes that are left.
+    pub fn remove(&self) -> Result<()> {
+        let deadline = Instant::now() + REMOVE_TIMEOUT;
+        let mut result = Ok(());
+        for (key, place) in &self.places {
+            let removed = self.remove_place(key, place, deadline);
+            files::remove_parents(&place.path, &place.mount_point, &self.made);
+            result = result.and(removed);
+        }
+        result
+    }
+
+    fn remove_place(&self, key: &str, place: &Place, deadline: Instant) -> Result<()> {
+        // One that was there before is its maker's.
+        if !self.made.contains(&place.path) {
+            return Ok(());
+        }
+        let doing = || format!("remove cgroup {}", place.path.display());
+        loop {
+            match files::remove_tree(&place.path) {
+                Ok(()) => return Ok(()),
+                Err(Errno::EBUSY) => {}
+                Err(errno) => return Err(errno).doing(doing),
+            }
+            if key == UNIFIED {
+                control::wait_for_event(
+                    &place.path,
+                    "populated 0",
+                    deadline.saturating_duration_since(Instant::now()),
+                )?;
+            }
+            let left = control::wait_for_processes(&place.path, deadline)?;
+            if Instant::now() >= deadline {
+                let cause = if left.is_empty() {
+                    Errno::EBUSY.desc().to_lowercase()
+                } else {
+                    format!("{} in it", list_processes(&left))
+                };
+                return Err(Error::new(Kind::System(Errno::EBUSY), cause)).doing(doing);
+            }
+        }
+    }
+
+    /// What a `cgroup` mount in the container shows: the hierarchies, and the container's cgroup in each. A container
+    /// without cgroups of its own is in the caller's.
+    pub fn mounts_for_container(&self) -> Result<Vec<HierarchyMount>> {
+        let mut places = self.places.clone();
+        if places.is_empty() {
+            let own = |mount_point: &Path, own: PathBuf| Place {
+                mount_point: mount_point.into(),
+                path: joined(mount_point, &own),
+            };
+            match host_layout()? {
+                Layout::V1 { hierarchies, unified } => {
+                    for hierarchy in hierarchies {
+                        let place = own(&hierarchy.mount_point, hierarchy.own()?);
+                        places.insert(hierarchy.controllers, place);
+                    }
+                    if let Some(unified) = unified {
+                        places.insert(UNIFIED.into(), own(&unified.mount_point, unified.own()?));
+                    }
+                }
+                Layout::V2(unified) => drop(places.insert(UNIFIED.into(), own(&unified.mount_point, unified.own()?))),
+                Layout::None => {}
+            }
+        }
+        let is_v2 = places.keys().all(|key| key == UNIFIED);
+        Ok(places.into_iter().map(|(key, place)| hierarchy_mount(&key, place, is_v2)).collect())
+    }
+}
+
+fn hierarchy_mount(key: &str, place: Place, is_v2: bool) -> HierarchyMount {
+    let directory = place.mount_point.file_name().map(|name| name.to_string_lossy().into_owned());
+    let (name, fs_type, options) = match key {
+        UNIFIED if is_v2 => (String::new(), "cgroup2", String::new()),
+        UNIFIED => (directory.unwrap_or("unified".into()), "cgroup2", String::new()),
+        _ if key.starts_with("name=") => {
+            (directory.unwrap_or(key["name=".len()..].into()), "cgroup", format!("none,{key}"))
+        }
+        _ => (directory.unwrap_or(key.into()), "cgroup", key.into()),
+    };
+    let is_link = |controller: &&str| !controller.is_empty() && !controller.contains('=') && **controller != name;
+    let links = key.split(',').filter(is_link).map(String::from).collect();
+    HierarchyMount { name, links, fs_type, options, mount_point: place.mount_point, cgroup: place.path }
+}

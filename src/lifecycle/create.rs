@@ -1,0 +1,323 @@
+//! [parent] create and run: from a bundle to a process that waits for start, or runs.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::libc;
+use nix::unistd::Pid;
+
+use super::listen;
+use super::{Runtime, delete, foreground};
+use crate::cgroup::{self, Cgroup};
+use crate::cli;
+use crate::error::{Context, Error, Result};
+use crate::hooks;
+use crate::plan::{self, Overrides, Plan};
+use crate::rootfs::{self, CgroupView, Hierarchy};
+use crate::sandbox::message::{Answer, Ask};
+use crate::sandbox::parent::{self, Child};
+use crate::sandbox::network::{self, MovedDevices};
+use crate::sandbox::{init, stage};
+use crate::signals::Signals;
+use crate::state::{self, Reserved, State, Status};
+use crate::terminal;
+
+/// What waits for the container to go on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// create: a later `start`, through the start socket.
+    Started,
+    /// run: this process.
+    Told,
+}
+
+/// A container whose process has done everything but execve: dropping it undoes all.
+struct Made {
+    child: Child,
+    net_devices: Option<MovedDevices>,
+    cgroup: Cgroup,
+    reserved: Reserved,
+    state: State,
+    /// Master of the container's pty, if no console socket took it.
+    console: Option<OwnedFd>,
+}
+
+/// Creates the container; its process waits for `start`.
+pub fn create(runtime: &Runtime, options: &cli::Create) -> Result<()> {
+    let signals = Signals::hold_terminating()?;
+    let plan = load(runtime, options, &[])?;
+    check_terminal(&plan, options, false)?;
+    let made = make(runtime, options, plan, Until::Started, &signals)?;
+    signals.check()?;
+    made.child.answer(Answer::Commit)?;
+    made.keep();
+    Ok(())
+}
+
+/// Creates and starts the container; in the foreground waits for its end and gives its exit code.
+pub fn run(runtime: &Runtime, options: &cli::Run) -> Result<u8> {
+    let create = &options.create;
+    let signals = Signals::hold_terminating()?;
+    let plan = load(runtime, create, &options.args)?;
+    if plan.process.is_none() {
+        return Err(Error::config("process", "there is nothing to run").hint("create takes a container without a process"));
+    }
+    check_terminal(&plan, create, !options.detach)?;
+    if !options.detach && !options.no_subreaper {
+        // Orphans of a container without a PID namespace end up here and are reaped.
+        crate::sys::process::set_child_subreaper().doing(|| "become a subreaper")?;
+    }
+    let made = make(runtime, create, plan, Until::Told, &signals)?;
+    signals.check()?;
+    let notify = match made.reserved.locked() {
+        Some(locked) => listen::NotifySocket::bind_in(locked.dir())?,
+        None => None,
+    };
+    made.child.answer(Answer::Start)?;
+    if let Err(error) = made.child.wait_for_execve() {
+        let state = made.state.clone();
+        drop(made);
+        hooks::run_all(&state.poststop, &state.to_oci(Status::Stopped)?);
+        return Err(error);
+    }
+    let (pid, pidfd, console, state) = made.keep();
+    if let Err(error) = hooks::run(&state.poststart, &state.to_oci(Status::Running)?, Some(&signals)) {
+        // runtime.md#lifecycle: stop, destroy, poststop.
+        delete::destroy(runtime, &create.id)?;
+        return Err(error);
+    }
+    if options.detach {
+        return match notify {
+            Some(notify) => notify.forward_ready(pid, pidfd.as_ref()).map(|()| 0),
+            None => Ok(0),
+        };
+    }
+    let code = foreground::attend(pid, pidfd, console, notify)?;
+    if !options.keep {
+        delete::destroy(runtime, &create.id)?;
+    }
+    Ok(code)
+}
+
+/// Reads config.json into a plan; `args` replace the config's.
+fn load(runtime: &Runtime, options: &cli::Create, args: &[std::ffi::OsString]) -> Result<Loaded> {
+    state::check_id(&options.id)?;
+    let bundle = std::fs::canonicalize(&options.bundle)
+        .doing(|| format!("open the bundle {}", options.bundle.display()))?;
+    let path = match &options.config {
+        Some(path) => path.clone(),
+        None => bundle.join("config.json"),
+    };
+    let text = plan::read_config(&path)?;
+    let host = runtime.host();
+    let mut plan = plan::plan(&text, &bundle, &host, &Overrides { overlay: options.overlay })?;
+    if let Some(process) = &mut plan.process {
+        if !args.is_empty() {
+            process.args = super::exec::c_strings(args)?;
+        }
+        listen::pass_on(process);
+    }
+    Ok(Loaded { plan, text, last_capability: host.last_capability })
+}
+
+/// config.json as it is and as a plan.
+struct Loaded {
+    plan: Plan,
+    text: String,
+    last_capability: u8,
+}
+
+impl std::ops::Deref for Loaded {
+    type Target = Plan;
+    fn deref(&self) -> &Plan {
+        &self.plan
+    }
+}
+
+fn check_terminal(plan: &Plan, options: &cli::Create, is_foreground: bool) -> Result<()> {
+    let terminal = plan.process.as_ref().is_some_and(|process| process.terminal);
+    let hint = "a detached container's terminal goes to whoever listens on --console-socket";
+    match (terminal, &options.console_socket) {
+        (true, None) if !is_foreground => {
+            Err(Error::config("process.terminal", "cannot allocate tty if kelson will detach without setting console socket")
+                .hint(hint))
+        }
+        (false, Some(_)) => {
+            Err(Error::config("process.terminal", "cannot use console socket if kelson will not detach or allocate tty")
+                .hint("set process.terminal, or leave --console-socket out"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn make(runtime: &Runtime, options: &cli::Create, loaded: Loaded, until: Until, signals: &Signals) -> Result<Made> {
+    let Loaded { mut plan, text, last_capability } = loaded;
+    let reserved = state::reserve(&runtime.root, &options.id)?;
+    let locked = reserved.locked().ok_or_else(|| Error::state("the state directory is gone"))?;
+    let record = cgroup::locate(
+        runtime.driver,
+        plan.cgroups_path.as_deref(),
+        &options.id,
+        &plan.resources,
+        runtime.rootless,
+    )?;
+    listen::add_notify_mount(&mut plan, locked.dir())?;
+    let plan = &plan;
+    let mut state = State::begin(&options.id, plan, record.clone());
+    // The journal: what a kill at any later instant can leave behind is written before it is made.
+    locked.save(&state)?;
+    locked.write("config.json", text.as_bytes())?;
+    let cgroup = cgroup::create(record, &plan.resources)?;
+    state.cgroup = cgroup.record().clone();
+    let entry = cgroup.entry()?;
+    let cgroup_view = view_of_cgroups(cgroup.record())?;
+    let start = match until {
+        Until::Started => Some(locked.listen()?),
+        Until::Told => None,
+    };
+    let preserved = options.preserve_fds + listen::inherited();
+    let joined = stage::open_joined(plan)?;
+    let joined_user_ns = joined.iter().find(|joined| joined.kind.name == "user").map(|joined| joined.fd.as_fd());
+    let mut setup = init::Setup {
+        plan,
+        state: &state.clone(),
+        cgroup: &entry,
+        cgroup_view: &cgroup_view,
+        joined: &joined,
+        prepared: rootfs::prepare(plan, joined_user_ns)?,
+        last_capability,
+        no_pivot: options.no_pivot,
+        no_new_keyring: options.no_new_keyring,
+        preserved,
+        start,
+        first_own: stage::first_own(preserved),
+    };
+    if !runtime.rootless {
+        // Before the clone: what joins a PID namespace is seen by its processes from the first instruction on. A rootless
+        // child must stay dumpable until its ids are mapped: its files in /proc would belong to root (proc(5)).
+        crate::sys::process::set_dumpable(false).doing(|| "become undumpable")?;
+    }
+    let mut child = parent::spawn(&mut setup)?;
+    drop(setup);
+    child.wait_for_birth(signals)?;
+    state.pid = child.pid().as_raw();
+    state.start_time = state::start_time(child.pid())?;
+    locked.save(&state)?;
+    if let Some(process) = &plan.process {
+        parent::set_oom_score_adj(child.pid(), process.oom_score_adj, runtime.rootless)?;
+    }
+    if let (Some(socket), Some(pidfd)) = (&options.pidfd_socket, child.pidfd()) {
+        terminal::send_fd(socket, pidfd, b"pidfd").doing(|| format!("send a pidfd to {}", socket.display()))?;
+    }
+    let mut console = None;
+    let mut hooks_begun = false;
+    let mut net_devices = None;
+    let served = child.serve(signals, |child, ask, mut fds| match ask {
+        Ask::MapIds => {
+            parent::map_ids(child.pid(), &plan.id_maps, runtime.rootless)?;
+            child.give_mounts(&id_mapped_mounts(plan, child.pid())?)
+        }
+        Ask::RunHostHooks => {
+            hooks_begun = true;
+            net_devices = move_net_devices(plan, child.pid())?;
+            let text = state.to_oci(Status::Creating)?;
+            hooks::run(&plan.hooks.prestart, &text, Some(signals))?;
+            hooks::run(&plan.hooks.create_runtime, &text, Some(signals))?;
+            child.answer(Answer::Done)
+        }
+        Ask::Console => {
+            let master = fds.pop().ok_or_else(|| Error::other("a terminal was announced and did not come"))?;
+            match &options.console_socket {
+                Some(socket) => terminal::send_master(socket, master.as_fd())?,
+                None => console = Some(master),
+            }
+            Ok(())
+        }
+        Ask::Listener(number) => {
+            listen::send_seccomp_listener(plan.seccomp.as_ref(), &state, Status::Creating, child, number)?;
+            child.answer(Answer::Done)
+        }
+        other => Err(Error::other(format!("the container process asked for {other:?}"))),
+    });
+    if let Err(error) = served {
+        // runtime.md#lifecycle: a failing hook is followed by the undoing of create, then by poststop hooks.
+        drop(net_devices);
+        drop(child);
+        drop(cgroup);
+        drop(reserved);
+        if hooks_begun || error.property().is_some_and(|property| property.starts_with("hooks.")) {
+            hooks::run_all(&plan.hooks.poststop, &state.to_oci(Status::Stopped)?);
+        }
+        return Err(error);
+    }
+    if let Some(process) = &plan.process {
+        parent::set_rlimits(child.pid(), &process.rlimits)?;
+    }
+    state.creating = false;
+    let locked = reserved.locked().ok_or_else(|| Error::state("the state directory is gone"))?;
+    locked.save(&state)?;
+    if let Some(path) = &options.pid_file {
+        write_pid_file(path, child.pid())?;
+    }
+    Ok(Made { child, net_devices, cgroup, reserved, state, console })
+}
+
+impl Made {
+    /// The container stays.
+    fn keep(self) -> (Pid, Option<OwnedFd>, Option<OwnedFd>, State) {
+        let (pid, pidfd) = self.child.keep();
+        if let Some(devices) = self.net_devices {
+            devices.keep();
+        }
+        self.cgroup.keep();
+        self.reserved.keep();
+        (pid, pidfd, self.console, self.state)
+    }
+}
+
+fn move_net_devices(plan: &Plan, pid: Pid) -> Result<Option<MovedDevices>> {
+    if plan.net_devices.is_empty() {
+        return Ok(None);
+    }
+    let path = format!("/proc/{pid}/ns/net");
+    let namespace = std::fs::File::open(&path).doing(|| format!("open {path}"))?;
+    network::move_devices(&plan.net_devices, namespace.as_fd()).map(Some)
+}
+
+/// What a mount of type cgroup shows in the container.
+fn view_of_cgroups(record: &cgroup::Record) -> Result<CgroupView> {
+    let mounts = record.mounts_for_container()?;
+    let hierarchies = mounts.into_iter().map(|mount| Hierarchy {
+        mount_point: mount.mount_point,
+        name: mount.name,
+        links: mount.links,
+        cgroup: mount.cgroup,
+    });
+    Ok(CgroupView { v2: record.version() == cgroup::resources::Version::V2, hierarchies: hierarchies.collect() })
+}
+
+/// Sources of idmapped mounts that follow the container's own user namespace, which exists now.
+fn id_mapped_mounts(plan: &Plan, pid: Pid) -> Result<Vec<OwnedFd>> {
+    if plan.mounts.iter().all(|mount| mount.id_map.is_none()) {
+        return Ok(vec![]);
+    }
+    let path = format!("/proc/{pid}/ns/user");
+    let user_ns = std::fs::File::open(&path).doing(|| format!("open {path}"))?;
+    rootfs::prepare_id_mapped(plan, user_ns.as_fd())
+}
+
+/// Writes a PID file; its reader sees all of it or nothing.
+pub fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
+    state::write_atomically(path, 0o644, pid.to_string().as_bytes())
+}
+
+/// The exit code of a foreground `run` that failed: a shell's, where the program is at fault.
+pub fn failure_code(error: &Error) -> u8 {
+    if error.property() != Some("process.args") {
+        return 1;
+    }
+    match error.errno().map(|errno| errno as i32) {
+        None | Some(libc::ENOENT) => 127,
+        Some(_) => 126,
+    }
+}

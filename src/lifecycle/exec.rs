@@ -1,0 +1,184 @@
+//! [parent] exec: runs another process in a container.
+
+use std::ffi::{CString, OsString};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+
+use super::{Runtime, create, foreground, listen};
+use crate::cli;
+use crate::error::{Context, Error, Result};
+use crate::cgroup::SubCgroup;
+use crate::plan::{self, Host, Process};
+use crate::sandbox::message::{Answer, Ask};
+use crate::sandbox::{exec, parent, stage};
+use crate::security::users::UserSpec;
+use crate::signals::Signals;
+use crate::state::{self, Status};
+use crate::terminal;
+
+/// Runs a process in the container; in the foreground waits for its end and gives its exit code.
+pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
+    let signals = Signals::hold_terminating()?;
+    let state = runtime.load(&options.id)?;
+    match state.status(&runtime.root)? {
+        Status::Running | Status::Created => {}
+        Status::Paused if options.ignore_paused => {}
+        Status::Paused => {
+            return Err(Error::state(format!("cannot exec in a paused container {:?}", options.id))
+                .hint("resume it, or --ignore-paused"));
+        }
+        _ => return Err(Error::state(format!("cannot exec in container {:?}: container not running", options.id))),
+    }
+    let target = state.open_process()?;
+    let config = state::config(&runtime.root, &options.id)?;
+    let host = runtime.host();
+    let configured = plan::for_exec(&config, &state.bundle, &host)?;
+    let (mut process, user) = process_of(&host, options, configured.process)?;
+    check_terminal(&process, options)?;
+    listen::pass_on(&mut process);
+    let preserved = options.preserve_fds + listen::inherited();
+    let (rlimits, oom_score_adj) = (process.rlimits.clone(), process.oom_score_adj);
+    let sub = options.cgroup.iter().map(|text| SubCgroup::parse(text)).collect::<Result<Vec<_>>>()?;
+    let entry = state.cgroup.entry(&sub)?;
+    let mut request = exec::Exec {
+        id: &options.id,
+        process,
+        user,
+        seccomp: configured.seccomp.as_ref(),
+        namespaces: state.namespaces,
+        cgroup: &entry,
+        last_capability: host.last_capability,
+        preserved,
+        first_own: stage::first_own(preserved),
+    };
+    // Before the clone: a process that enters the container is nobody's to look into (CVE-2016-9962).
+    crate::sys::process::set_dumpable(false).doing(|| "become undumpable")?;
+    let target = target.into_pidfd().ok_or_else(|| {
+        Error::other("exec needs pidfd_open(2)").hint("Linux 5.3 and newer have it; a seccomp filter around this process hides it")
+    })?;
+    let mut child = parent::spawn_exec(&mut request, target)?;
+    child.wait_for_birth(&signals)?;
+    let mut console = None;
+    child.serve(&signals, |child, ask, mut fds| match ask {
+        Ask::Console => {
+            let master = fds.pop().ok_or_else(|| Error::other("a terminal was announced and did not come"))?;
+            match &options.console_socket {
+                Some(socket) => terminal::send_master(socket, master.as_fd())?,
+                None => console = Some(master),
+            }
+            Ok(())
+        }
+        Ask::Listener(number) => {
+            let seccomp = configured.seccomp.as_ref();
+            listen::send_seccomp_listener(seccomp, &state, Status::Running, child, number)?;
+            child.answer(Answer::Done)
+        }
+        other => Err(Error::other(format!("the process asked for {other:?}"))),
+    })?;
+    parent::set_oom_score_adj(child.pid(), oom_score_adj, runtime.rootless)?;
+    parent::set_rlimits(child.pid(), &rlimits)?;
+    if let (Some(socket), Some(pidfd)) = (&options.pidfd_socket, child.pidfd()) {
+        terminal::send_fd(socket, pidfd, b"pidfd").doing(|| format!("send a pidfd to {}", socket.display()))?;
+    }
+    if let Some(path) = &options.pid_file {
+        create::write_pid_file(path, child.pid())?;
+    }
+    signals.check()?;
+    child.answer(Answer::Start)?;
+    child.wait_for_execve()?;
+    let (pid, pidfd) = child.keep();
+    if options.detach {
+        return Ok(0);
+    }
+    foreground::attend(pid, pidfd, console, None)
+}
+
+/// The process to run, and the names of its user where they are to be looked up in the container.
+fn process_of(
+    host: &Host,
+    options: &cli::Exec,
+    configured: Option<Process>,
+) -> Result<(Process, Option<UserSpec>)> {
+    if let Some(path) = &options.process {
+        let text = plan::read_config(path)?;
+        let mut process = plan::process(&text, host).doing(|| format!("read {}", path.display()))?;
+        if let Some(configured) = &configured {
+            // What the container may never gain, a process file does not give it.
+            process.no_new_privileges |= configured.no_new_privileges;
+            if process.rlimits.is_empty() {
+                process.rlimits.clone_from(&configured.rlimits);
+            }
+        }
+        process.terminal |= options.tty;
+        return Ok((process, None));
+    }
+    let mut process = configured.ok_or_else(|| {
+        Error::config("process", "the container has no process to take the settings from").hint("--process FILE")
+    })?;
+    process.args = c_strings(&options.args)?;
+    process.terminal = options.tty;
+    process.console_size = None;
+    for entry in &options.env {
+        let entry = plan::parse_env(entry.to_str().ok_or_else(|| Error::usage("--env: not UTF-8"))?)?;
+        let name = entry.to_bytes().split(|&b| b == b'=').next().unwrap_or_default().to_vec();
+        process.env.retain(|old| old.to_bytes().split(|&b| b == b'=').next() != Some(name.as_slice()));
+        process.env.push(entry);
+    }
+    if let Some(cwd) = &options.cwd {
+        if !cwd.is_absolute() {
+            return Err(Error::usage(format!("--cwd {}: not an absolute path", cwd.display())));
+        }
+        process.cwd.clone_from(cwd);
+    }
+    process.no_new_privileges |= options.no_new_privs;
+    for name in &options.cap {
+        let capability = plan::parse_capability(name).ok_or_else(|| Error::usage(format!("unknown capability {name:?}")))?;
+        let sets = &mut process.capabilities;
+        // Never the inheritable set (CVE-2022-29162).
+        for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
+            *set |= 1 << capability;
+        }
+    }
+    if let Some(label) = &options.process_label {
+        process.selinux_label = plan::selinux(label, host)?;
+    }
+    if let Some(profile) = &options.apparmor {
+        process.apparmor_profile = plan::apparmor(profile, host)?;
+    }
+    for gid in &options.additional_gids {
+        process.user.additional_gids.push(plan::parse_id(gid)?);
+    }
+    let user = match options.user.as_deref().map(UserSpec::parse).transpose()? {
+        Some(UserSpec::Ids { uid, gid }) => {
+            (process.user.uid, process.user.gid) = (uid, gid.unwrap_or(process.user.gid));
+            // HOME is another's now, unless --env says it.
+            None
+        }
+        other => other,
+    };
+    Ok((process, user))
+}
+
+fn check_terminal(process: &Process, options: &cli::Exec) -> Result<()> {
+    match (process.terminal, &options.console_socket) {
+        (true, None) if options.detach => Err(Error::config(
+            "process.terminal",
+            "cannot allocate tty if kelson will detach without setting console socket",
+        )
+        .hint("--console-socket takes the terminal")),
+        (false, Some(_)) => Err(Error::config(
+            "process.terminal",
+            "cannot use console socket if kelson will not detach or allocate tty",
+        )
+        .hint("--tty, or leave --console-socket out")),
+        _ => Ok(()),
+    }
+}
+
+/// Words of the command line as execve(2) takes them.
+pub fn c_strings(words: &[OsString]) -> Result<Vec<CString>> {
+    words
+        .iter()
+        .map(|word| CString::new(word.as_bytes()).map_err(|_| Error::usage("an argument holds a NUL")))
+        .collect()
+}

@@ -1,0 +1,107 @@
+//! [parent] Attends a container or an exec in the foreground: forwards signals, relays the terminal, waits for the end.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::listen::NotifySocket;
+use crate::error::{Context, Error, Result};
+use crate::signals::Signals;
+use crate::state::Target;
+use crate::sys::fd::standard_stream;
+use crate::terminal::Relay;
+
+/// Waits for the end of child `pid` and gives its exit code: its own, or 128 and the signal.
+pub fn attend(pid: Pid, pidfd: Option<OwnedFd>, console: Option<OwnedFd>, notify: Option<NotifySocket>) -> Result<u8> {
+    let signals = Signals::hold_all()?;
+    let target = Target::of_child(pid, pidfd);
+    let mut relay = console.map(Relay::new).transpose()?;
+    if let Some(relay) = &relay {
+        relay.resize();
+    }
+    loop {
+        while let Some(signal) = signals.next()? {
+            match signal {
+                libc::SIGCHLD => {
+                    if let Some(code) = reap_all(pid)? {
+                        if let Some(relay) = &mut relay {
+                            // What the container wrote last is still in the pty.
+                            relay.copy_output();
+                        }
+                        return Ok(code);
+                    }
+                }
+                libc::SIGWINCH if relay.is_some() => relay.iter().for_each(Relay::resize),
+                // What is meant for this process alone: a broken pipe of its own, urgent data, stops by its terminal.
+                libc::SIGPIPE | libc::SIGURG | libc::SIGTTIN | libc::SIGTTOU => {}
+                signal => match target.signal(signal) {
+                    // It has just ended; SIGCHLD tells.
+                    Err(error) if error.errno() == Some(Errno::ESRCH) => {}
+                    other => other?,
+                },
+            }
+        }
+        wait(&signals, relay.as_mut(), notify.as_ref(), pid)?;
+    }
+}
+
+/// Waits until something happens and relays what came.
+fn wait(signals: &Signals, relay: Option<&mut Relay>, notify: Option<&NotifySocket>, pid: Pid) -> Result<()> {
+    let mut polled = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+    let mut at = |fd, flags| {
+        polled.push(PollFd::new(fd, flags));
+        polled.len() - 1
+    };
+    let notify_at = notify.map(|notify| at(notify.as_fd(), PollFlags::POLLIN));
+    let mut master_at = None;
+    let mut stdin_at = None;
+    if let Some(relay) = &relay {
+        if relay.is_open() {
+            let out = if relay.has_pending() { PollFlags::POLLOUT } else { PollFlags::empty() };
+            master_at = Some(at(relay.master(), PollFlags::POLLIN | out));
+        }
+        if relay.wants_input() {
+            stdin_at = Some(at(standard_stream(0), PollFlags::POLLIN));
+        }
+    }
+    match poll(&mut polled, PollTimeout::NONE) {
+        Err(Errno::EINTR) => return Ok(()),
+        other => other.doing(|| "wait for the container")?,
+    };
+    let is_ready = |at: Option<usize>| at.is_some_and(|at| polled[at].any() == Some(true));
+    let (notify_ready, master_ready, stdin_ready) = (is_ready(notify_at), is_ready(master_at), is_ready(stdin_at));
+    drop(polled);
+    if notify_ready && let Some(notify) = notify {
+        notify.forward(pid)?;
+    }
+    if let Some(relay) = relay {
+        if master_ready {
+            relay.write_pending();
+            relay.copy_output();
+        }
+        if stdin_ready {
+            relay.read_input();
+        }
+    }
+    Ok(())
+}
+
+/// Reaps every child that ended: orphans too, for which this process is the subreaper. `Some` when `pid` was among them.
+fn reap_all(pid: Pid) -> Result<Option<u8>> {
+    let mut code = None;
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
+            Ok(WaitStatus::Exited(ended, status)) if ended == pid => code = Some(status as u8),
+            Ok(WaitStatus::Signaled(ended, signal, _)) if ended == pid => code = Some(128 + signal as u8),
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(code),
+            // Another child, or a realtime signal that the crate has no name for.
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(Errno::EINVAL) => return Err(Error::other("the container ended by a realtime signal")),
+            Err(errno) => return Err(errno).doing(|| "wait for the container"),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! One file per verb, each a straight line from the command's options to its effect.
+
+pub mod create;
+pub mod delete;
+pub mod exec;
+pub mod features;
+mod foreground;
+pub mod inspect;
+pub mod kill;
+mod listen;
+pub mod pause;
+pub mod spec;
+pub mod start;
+
+use std::path::{Path, PathBuf};
+
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+
+use crate::cgroup::Driver;
+use crate::cli::Global;
+use crate::error::{Context, Error, Result};
+use crate::plan::Host;
+use crate::state::{self, State};
+
+/// What every command works with: where state is kept, and what the caller and the host are.
+pub struct Runtime {
+    /// Directory that holds one directory a container.
+    pub root: PathBuf,
+    /// `--root` was given.
+    pub is_explicit_root: bool,
+    pub driver: Driver,
+    /// The caller is not root of the host.
+    pub rootless: bool,
+}
+
+/// This process is root of less than the whole host (user_namespaces(7)).
+fn is_in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().ne(["0", "0", "4294967295"])
+}
+
+impl Runtime {
+    /// What the global options and the caller's identity say.
+    pub fn new(global: &Global) -> Result<Self> {
+        let euid = nix::unistd::geteuid();
+        let has_runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").is_some_and(|dir| !dir.is_empty());
+        let in_user_ns = has_runtime_dir && is_in_user_namespace();
+        // Not root, or root of a user namespace that a user's session made.
+        let rootless = global.rootless.unwrap_or(!euid.is_root() || in_user_ns);
+        let root = match &global.root {
+            Some(root) => std::path::absolute(root).doing(|| "find the state directory")?,
+            None => state::default_root(rootless),
+        };
+        if root == Path::new("/") {
+            return Err(Error::usage("--root /: not a directory for state"));
+        }
+        Ok(Self { root, is_explicit_root: global.root.is_some(), driver: global.driver, rootless })
+    }
+
+    /// What a plan depends on.
+    fn host(&self) -> Host {
+        let says = |path: &str, word: &str| std::fs::read_to_string(path).is_ok_and(|text| text.trim() == word);
+        let last_capability = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok();
+        Host {
+            rootless: self.rootless,
+            in_user_ns: is_in_user_namespace(),
+            cgroup_v2: statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC),
+            // 40 is CAP_CHECKPOINT_RESTORE, the last one since 5.9.
+            last_capability: last_capability.and_then(|text| text.trim().parse().ok()).unwrap_or(40),
+            apparmor: says("/sys/module/apparmor/parameters/enabled", "Y"),
+            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+        }
+    }
+
+    /// Ids that the regular expression `pattern` matches (crun's `--regex`).
+    fn matching(&self, pattern: &str) -> Result<Vec<String>> {
+        let regex = crate::sys::regex::Regex::new(pattern)
+            .map_err(|reason| Error::usage(format!("regular expression {pattern:?}: {reason}")))?;
+        Ok(state::ids(&self.root)?.into_iter().filter(|id| regex.matches(id)).collect())
+    }
+
+    fn load(&self, id: &str) -> Result<State> {
+        state::load(&self.root, id)
+    }
+}

@@ -1,0 +1,100 @@
+//! `root` of config.json and the overlay on it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::model::{Namespaces, Overlay, Root};
+use super::process::unknown;
+use super::{Overrides, mounts, required, some_text, spec};
+use crate::error::{Context, Error, Kind, Result};
+
+const LOWER: &str = "org.kelson.overlay.lower";
+const UPPER: &str = "org.kelson.overlay.upper";
+const WORK: &str = "org.kelson.overlay.work";
+/// Keys that start so are ours: one that we do not know is a mistake.
+const OURS: &str = "org.kelson.";
+
+pub fn resolve(
+    root: Option<spec::Root<'_>>,
+    linux: &spec::Linux<'_>,
+    annotations: &BTreeMap<String, String>,
+    namespaces: &Namespaces,
+    bundle: &Path,
+    overrides: &Overrides,
+) -> Result<Root> {
+    let root = root.ok_or_else(|| Error::config("root", "required property is missing"))?;
+    let property = || "root.path".to_string();
+    let path = required(&some_text(root.path), property)?.to_string();
+    let path = bundle.join(path);
+    directory(&path).property(property)?;
+    let propagation = match linux.rootfs_propagation.as_deref() {
+        None | Some("") => None,
+        Some(name) => {
+            let known = || mounts::mount_options().filter(|option| mounts::propagation(option).is_some());
+            let found = mounts::propagation(name);
+            Some(found.ok_or_else(|| unknown("linux.rootfsPropagation".into(), "propagation", name, known()))?)
+        }
+    };
+    let overlay = overlay(&path, annotations, overrides)?;
+    if overlay.is_some() && !namespaces.mount.is_own() {
+        // Without one it would be mounted on the host, where nothing removes it.
+        return Err(Error::config("linux.namespaces", "an overlay needs a mount namespace of the container"));
+    }
+    Ok(Root { path, readonly: root.readonly.unwrap_or(false), propagation, overlay })
+}
+
+fn overlay(root: &Path, annotations: &BTreeMap<String, String>, overrides: &Overrides) -> Result<Option<Overlay>> {
+    for key in annotations.keys().filter(|key| key.starts_with(OURS)) {
+        if ![LOWER, UPPER, WORK].contains(&key.as_str()) {
+            return Err(unknown(property(key), "annotation", key, [LOWER, UPPER, WORK].into_iter()));
+        }
+    }
+    let lower = annotations.get(LOWER);
+    let upper = match (annotations.get(UPPER), annotations.get(WORK)) {
+        (None, None) => None,
+        (Some(upper), Some(work)) => Some((layer(upper, || property(UPPER))?, layer(work, || property(WORK))?)),
+        (Some(_), None) => return Err(Error::config(property(UPPER), format!("needs {WORK} beside it"))),
+        (None, Some(_)) => return Err(Error::config(property(WORK), format!("needs {UPPER} beside it"))),
+    };
+    if let Some((upper, work)) = &upper
+        && (upper.starts_with(work) || work.starts_with(upper))
+    {
+        // overlayfs refuses it (Documentation/filesystems/overlayfs.rst).
+        return Err(Error::config(property(WORK), "the upper and the work directory must not be inside each other"));
+    }
+    let lower = match lower {
+        Some(list) => {
+            let list: Vec<String> = serde_json::from_str(list)
+                .map_err(|error| Error::config(property(LOWER), format!("not a JSON array of strings: {error}")))?;
+            if list.is_empty() {
+                return Err(Error::config(property(LOWER), "an overlay needs a lower directory"));
+            }
+            let layers = list.iter().enumerate();
+            layers.map(|(i, path)| layer(path, || format!("{}[{i}]", property(LOWER)))).collect::<Result<_>>()?
+        }
+        None if upper.is_some() || overrides.overlay => vec![root.to_path_buf()],
+        None => return Ok(None),
+    };
+    Ok(Some(Overlay { lower, upper }))
+}
+
+fn property(key: &str) -> String {
+    format!("annotations[{key:?}]")
+}
+
+fn layer(path: &str, property: impl Fn() -> String) -> Result<PathBuf> {
+    if path.contains('\0') {
+        return Err(Error::config(property(), "the path contains a NUL character"));
+    }
+    let path = super::absolute(path, &property)?;
+    directory(&path).property(property)?;
+    Ok(path)
+}
+
+fn directory(path: &Path) -> Result<()> {
+    let metadata = std::fs::metadata(path).doing(|| format!("look at {path:?}"))?;
+    if !metadata.is_dir() {
+        return Err(Error::new(Kind::Config, format!("{path:?} is not a directory")));
+    }
+    Ok(())
+}

@@ -1,0 +1,256 @@
+//! [init] The container's file system: root, mounts, devices, and what is hidden or read-only in it.
+//!
+//! All of it happens in the child's own mount namespace: nothing is ever mounted on the host, and the kernel removes
+//! everything with the last process. The order, as init's list calls it:
+//!
+//! ```text
+//! [parent] prepare            overlay and sources that need the host's privilege, detached
+//! set_propagation             nothing that is mounted from here on reaches the host
+//! RootFs::mount_root          bind or overlay, over the rootfs directory
+//! mount_all                   mounts[] in order
+//! make_devices                devices and links of /dev
+//!   (hooks)
+//! enter                       pivot_root; the host's tree is gone
+//! bind_console, write_sysctls, mask_paths, protect_readonly_paths, protect_root
+//! ```
+//! Paths in the root go through [`path`] only; procfs through [`procfs`] only.
+
+mod cgroup;
+mod copy_up;
+mod device;
+mod mounts;
+mod overlay;
+pub mod path;
+mod prepare;
+pub mod procfs;
+mod protect;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::cell::{OnceCell, RefCell};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::mount::{MntFlags, MsFlags};
+use nix::sys::stat::Mode;
+
+pub use cgroup::{CgroupView, Hierarchy};
+pub use prepare::{Prepared, prepare, prepare_id_mapped};
+
+use crate::error::{Context, Error, Result};
+use crate::plan::{Plan, Propagation, PropagationKind};
+use crate::sys::mount::{self, MountAttr, Reach};
+use procfs::Proc;
+use tree::{Change, FdNames, Place, Tree};
+
+/// The container's root while it is being made.
+pub struct RootFs<'p> {
+    plan: &'p Plan,
+    /// Root of the mounted root (O_PATH).
+    root: OwnedFd,
+    proc: OnceCell<Proc>,
+    /// tmpfs mounts with `ro`, and /dev with `ro`: read-only when all is in place.
+    read_only_later: RefCell<Vec<(usize, OwnedFd)>>,
+    /// A detached copy of the host's /dev/null, verified, for masks.
+    null: OnceCell<Tree>,
+    has_entered: bool,
+}
+
+const PRIVATE: Propagation = Propagation { kind: PropagationKind::Private, recursive: false };
+const PRIVATE_TREE: Propagation = Propagation { kind: PropagationKind::Private, recursive: true };
+
+/// Propagation of the copied mount tree while the container is made.
+///
+/// Private is the least that can leak. A slave or shared mount needs a tree that still receives from the host; unbindable
+/// comes last because an unbindable root could not be bound.
+fn base_propagation(plan: &Plan) -> Propagation {
+    use PropagationKind::{Private, Shared, Slave, Unbindable};
+    match plan.root.propagation {
+        Some(shared @ Propagation { kind: Shared, .. }) => shared,
+        Some(Propagation { kind: Slave, .. }) => Propagation { kind: Slave, recursive: true },
+        Some(Propagation { kind: Private | Unbindable, .. }) => PRIVATE_TREE,
+        None => {
+            let asks = |propagation: &Propagation| matches!(propagation.kind, Shared | Slave);
+            let receives = plan.mounts.iter().any(|mount| mount.propagation.iter().any(asks));
+            Propagation { kind: if receives { Slave } else { Private }, recursive: true }
+        }
+    }
+}
+
+/// Makes sure that nothing that is mounted from here on reaches the host, unless `linux.rootfsPropagation` asks for it.
+pub fn set_propagation(plan: &Plan) -> Result<()> {
+    let base = base_propagation(plan);
+    let recursive = if base.recursive { MsFlags::MS_REC } else { MsFlags::empty() };
+    let none = None::<&str>;
+    nix::mount::mount(none, "/", none, tree::propagation_flag(base.kind) | recursive, none)
+        .doing(|| "change the propagation of /")
+        .property(|| "linux.rootfsPropagation")
+}
+
+impl<'p> RootFs<'p> {
+    /// Mounts the root file system over `root.path`: a recursive bind of it, or the overlay.
+    pub fn mount_root(plan: &'p Plan, prepared: &Prepared) -> Result<Self> {
+        Self::mount_root_tree(plan, prepared)
+            .doing(|| format!("mount the root file system {}", plan.root.path.display()))
+            .property(|| "root.path")
+    }
+
+    fn mount_root_tree(plan: &'p Plan, prepared: &Prepared) -> Result<Self> {
+        let path = plan.root.path.as_path();
+        let base = base_propagation(plan);
+        let fd = openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        if base.kind == PropagationKind::Shared {
+            make_parent_private(&fd)?;
+        }
+        let tree = match (&plan.root.overlay, &prepared.overlay) {
+            (Some(_), Some(overlay)) => Tree::Detached(overlay.try_clone()?),
+            (Some(overlay), None) => overlay::build(plan, overlay, path)?,
+            (None, _) => Tree::bind(path, Reach::Recursive)?,
+        };
+        let place = Place { fd, root: None, path };
+        let propagation: &[Propagation] = if base.kind == PropagationKind::Private { &[] } else { &[PRIVATE] };
+        let change = Change { propagation, ..Change::default() };
+        let root = tree.attach(&place, change, FdNames::HostProc)?;
+        Ok(Self {
+            plan,
+            root,
+            proc: OnceCell::new(),
+            read_only_later: RefCell::default(),
+            null: OnceCell::new(),
+            has_entered: false,
+        })
+    }
+
+    /// Root directory of the container (O_PATH), for [`path::open_below`].
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// A procfs that nobody else can reach.
+    ///
+    /// # Errors
+    /// In a user namespace that does not own the PID namespace there is only the container's own /proc: if that is none
+    /// either.
+    pub fn proc(&self) -> Result<&Proc> {
+        self.proc.get().ok_or_else(|| {
+            Error::from(Errno::EPERM)
+                .hint("the user namespace may not mount proc: give the container a PID namespace or bind /proc")
+        })
+    }
+
+    /// Makes [`RootFs::proc`] available, if it can be, before the host's /proc is out of reach.
+    fn find_proc(&self) {
+        if self.proc.get().is_none() {
+            let made = Proc::private().or_else(|_| Proc::at(self.root.as_fd(), Path::new("proc")));
+            // Needed by few containers: those name the failure in proc().
+            let _ = made.map(|made| self.proc.set(made));
+        }
+    }
+
+    fn names(&self) -> FdNames<'_> {
+        match (self.proc.get(), self.has_entered) {
+            (_, false) => FdNames::HostProc,
+            (Some(proc), true) => FdNames::OwnProc(proc),
+            (None, true) => FdNames::Unknown,
+        }
+    }
+
+    /// Makes the directory `path` in the root if it is missing (mode 0755), as `process.cwd` needs.
+    pub fn make_directory(&self, path: &Path) -> Result<()> {
+        path::mkdir_below(self.root.as_fd(), path).map(drop).doing(|| format!("make directory {}", path.display()))
+    }
+
+    /// Makes the container's root the process's root; the host's tree is out of reach afterwards.
+    ///
+    /// `no_pivot` is for a host whose root is the initial ramfs (pivot_root(2) refuses that): the root is moved instead.
+    pub fn enter(&mut self, no_pivot: bool) -> Result<()> {
+        let entered = if no_pivot { self.move_root() } else { self.pivot() };
+        match entered {
+            Err(Errno::EINVAL) if !no_pivot => Err(Errno::EINVAL)
+                .doing(|| "pivot_root")
+                .hint(|| "if the host's root is an initial ramfs, --no-pivot is the way"),
+            entered => entered.doing(|| "enter the root file system"),
+        }?;
+        self.has_entered = true;
+        if let Some(propagation) = self.plan.root.propagation
+            && propagation.kind != PropagationKind::Private
+        {
+            let change = Change { propagation: &[propagation], ..Change::default() };
+            tree::change_attached(self.root.as_fd(), change, self.names())
+                .doing(|| "change the propagation of the root")
+                .property(|| "linux.rootfsPropagation")?;
+        }
+        Ok(())
+    }
+
+    fn pivot(&self) -> nix::Result<()> {
+        let is_shared = base_propagation(self.plan).kind == PropagationKind::Shared;
+        let host_root = match is_shared {
+            true => Some(openat(AT_FDCWD, "/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?),
+            false => None,
+        };
+        nix::unistd::fchdir(&self.root)?;
+        // The old root is stacked on the new one, so no directory for it is needed (pivot_root(2), "pivot_root(".", ".")").
+        nix::unistd::pivot_root(".", ".")?;
+        if let Some(host_root) = host_root {
+            // Else taking the shared mounts away would take them from the host as well.
+            let none = None::<&str>;
+            nix::unistd::fchdir(&host_root)?;
+            nix::mount::mount(none, ".", none, MsFlags::MS_SLAVE | MsFlags::MS_REC, none)?;
+        }
+        nix::mount::umount2(".", MntFlags::MNT_DETACH)?;
+        nix::unistd::chdir("/")
+    }
+
+    fn move_root(&self) -> nix::Result<()> {
+        let none = None::<&str>;
+        for path in ["/proc", "/sys"] {
+            // Below the moved root they would stay reachable in full for whoever leaves the chroot.
+            match nix::mount::umount2(path, MntFlags::MNT_DETACH) {
+                Err(Errno::EPERM) => nix::mount::mount(none, path, Some("tmpfs"), MsFlags::MS_RDONLY, none)?,
+                Err(Errno::EINVAL | Errno::ENOENT) => {}
+                done => done?,
+            }
+        }
+        nix::unistd::fchdir(&self.root)?;
+        nix::mount::mount(Some("."), "/", none, MsFlags::MS_MOVE, none)?;
+        nix::unistd::chroot(".")?;
+        nix::unistd::chdir("/")
+    }
+
+    /// Sets `linux.sysctl`.
+    pub fn write_sysctls(&self) -> Result<()> {
+        for sysctl in &self.plan.sysctl {
+            let path: PathBuf = Path::new("sys").join(&sysctl.path);
+            let written = self.proc().and_then(|proc| proc.write(&path, &sysctl.value));
+            let written = match written {
+                Err(e) if e.errno() == Some(Errno::ENOENT) => Err(e.hint("this kernel has no such setting")),
+                written => written,
+            };
+            written
+                .doing(|| format!("write {:?} to /proc/sys/{}", sysctl.value, sysctl.path))
+                .property(|| format!("linux.sysctl[{:?}]", sysctl.key))?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the mount that holds `fd` private, so that what is attached there does not propagate to the host.
+fn make_parent_private(fd: &OwnedFd) -> Result<()> {
+    let mut directory = fd.try_clone()?;
+    // The mount's root is found upwards; reading mountinfo would name it by a path that may be covered.
+    while mount::stat(directory.as_fd())?.is_mount_root == Some(false) {
+        directory = openat(&directory, "..", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    }
+    let change = Change { propagation: &[PRIVATE], ..Change::default() };
+    tree::change_attached(directory.as_fd(), change, FdNames::HostProc)
+}
+
+/// Makes a detached tree private, with all below it.
+fn make_private(tree: BorrowedFd<'_>) -> nix::Result<()> {
+    let change = MountAttr { propagation: MsFlags::MS_PRIVATE.bits(), ..MountAttr::default() };
+    mount::set_attributes(tree, Reach::Recursive, &change)
+}

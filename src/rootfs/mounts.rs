@@ -1,0 +1,349 @@
+//! [init] `mounts`: one after the other, each resolved inside the root as the ones before it left it.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
+use super::cgroup::CgroupView;
+use super::path::{self, Links};
+use super::procfs::Proc;
+use super::tree::{self, Change, NewFs, Place, Tree};
+use super::{PRIVATE_TREE, Prepared, RootFs, base_propagation, copy_up};
+use crate::error::{Context, Error, Kind, Result};
+use crate::plan::{FlagChange, Mount, MountAttributes, MountKind, Propagation, PropagationKind};
+use crate::sys::mount::{self, FileInfo, Reach, attr};
+
+/// Files below /proc that lxcfs and the like replace; nothing else may be mounted over parts of procfs.
+const REPLACEABLE_IN_PROC: [&str; 11] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/net/dev",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+];
+
+/// File systems whose superblock is the kernel's, shared by all their mounts: `ro` is for the mount only.
+const KERNEL_FS: [&str; 8] = ["cgroup", "cgroup2", "devpts", "mqueue", "proc", "sysfs", "securityfs", "debugfs"];
+
+/// A destination, opened.
+pub(super) struct Target<'a> {
+    pub place: Place<'a>,
+    /// It was there before.
+    pub existed: bool,
+    /// No link was on the way: its path is what the config says.
+    is_exact: bool,
+}
+
+/// What to make where a destination is missing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    MakeDir,
+    MakeFile,
+}
+
+impl RootFs<'_> {
+    /// Performs `mounts`, in order.
+    pub fn mount_all(&self, cgroups: &CgroupView, prepared: &Prepared) -> Result<()> {
+        for mount in &self.plan.mounts {
+            let done = match &mount.kind {
+                MountKind::Bind { source, recursive } => self.bind(mount, source, *recursive, prepared),
+                MountKind::FileSystem { fs_type, source, data } => self.new_fs(mount, fs_type, source, data),
+                MountKind::Cgroup { data } => self.mount_cgroup(mount, data, cgroups),
+                MountKind::Remount { data } => self.remount(mount, data),
+            };
+            done.doing(|| describe(mount)).property(|| format!("mounts[{}]", mount.index))?;
+        }
+        self.find_proc();
+        Ok(())
+    }
+
+    fn bind(&self, mount: &Mount, source: &Path, recursive: bool, prepared: &Prepared) -> Result<()> {
+        let reach = if recursive { Reach::Recursive } else { Reach::Top };
+        let tree = match prepared.source(mount.index) {
+            Some(tree) => Tree::Detached(tree.try_clone()?),
+            None => Tree::bind(source, reach).map_err(|errno| source_error(errno, reach))?,
+        };
+        self.attach_bind(mount, tree)
+    }
+
+    pub(super) fn attach_bind(&self, mount: &Mount, tree: Tree) -> Result<()> {
+        let source = tree.stat()?;
+        let is_dir = source.is_none_or(|info| info.is_dir());
+        let target = self.target(mount, if is_dir { Missing::MakeDir } else { Missing::MakeFile })?;
+        self.check_target(mount, &target, is_root_of_proc(&tree, source)?)?;
+        let attached = tree.attach(&target.place, self.change(mount), self.names());
+        match attached {
+            Err(e) if matches!(e.errno(), Some(Errno::ENOTDIR | Errno::EINVAL)) => {
+                Err(mismatch(e, is_dir, &target.place))
+            }
+            attached => attached.map(drop),
+        }
+    }
+
+    /// What the options say about the mount, with the default propagation (private).
+    pub(super) fn change<'m>(&self, mount: &'m Mount) -> Change<'m> {
+        let asked = mount.propagation.as_slice();
+        let is_private = base_propagation(self.plan).kind == PropagationKind::Private;
+        let propagation = match asked {
+            [] if !is_private => const { &[PRIVATE_TREE] },
+            // The tree it was copied from is private already.
+            [Propagation { kind: PropagationKind::Private, .. }, rest @ ..] if is_private => rest,
+            asked => asked,
+        };
+        Change { attributes: mount.attributes, propagation }
+    }
+
+    fn new_fs(&self, mount: &Mount, fs_type: &str, source: &str, data: &[String]) -> Result<()> {
+        let target = self.target(mount, Missing::MakeDir)?;
+        let is_proc = fs_type == "proc";
+        if (is_proc || fs_type == "sysfs") && !target.is_exact {
+            // CVE-2019-19921, CVE-2023-27561, CVE-2025-54867: what protects /proc would protect another directory.
+            return Err(Error::config(
+                format!("mounts[{}].destination", mount.index),
+                format!(
+                    "{} in the image is a symbolic link or below one: {fs_type} must be mounted on an ordinary directory",
+                    mount.destination.display()
+                ),
+            ));
+        }
+        self.check_target(mount, &target, is_proc)?;
+
+        let MountAttributes { top, recursive } = mount.attributes;
+        let mut fs = NewFs {
+            fs_type: fs_type.to_owned(),
+            source: source.to_owned(),
+            data: data.to_vec(),
+            superblock: mount.superblock,
+            attributes: (recursive.set & !top.clear) | top.set,
+        };
+        let is_tmpfs = fs_type == "tmpfs";
+        // Mount points below it and devices have still to be made.
+        let is_late =
+            fs.attributes & attr::RDONLY != 0 && (is_tmpfs || path::cleaned(&mount.destination) == Path::new("/dev"));
+        if is_late {
+            fs.attributes &= !attr::RDONLY;
+        } else if fs.attributes & attr::RDONLY != 0 && !KERNEL_FS.contains(&fs_type) {
+            fs.superblock.set |= libc::MS_RDONLY;
+        }
+        if is_tmpfs && target.existed && !data.iter().any(|item| item.starts_with("mode=")) {
+            // As runc: a tmpfs over an existing directory looks like it; a new one has the kernel's default, 1777.
+            let info = mount::stat(target.place.fd.as_fd())?;
+            fs.data.push(format!("mode={:o}", info.mode & 0o7777));
+        }
+        self.label(&mut fs);
+
+        let has_data = !fs.data.is_empty();
+        let tree = match Tree::new(fs) {
+            Ok(tree) => tree,
+            Err(e) => match (e.errno(), fs_type) {
+                // sysfs belongs to a network namespace; without its own, a user namespace gets the host's, with its locks.
+                (Some(Errno::EPERM), "sysfs") => {
+                    return self.attach_bind(mount, Tree::bind(Path::new("/sys"), Reach::Recursive)?);
+                }
+                _ => return Err(self.new_fs_error(e, fs_type, data)),
+            },
+        };
+        // Before it gets attributes and before anything is mounted over parts of it.
+        let proc = tree.fd().filter(|_| is_proc && !has_data).and_then(|fd| Proc::copy_of(fd).ok());
+        let change = Change { attributes: MountAttributes::default(), ..self.change(mount) };
+        let attached = match tree.attach(&target.place, change, self.names()) {
+            Err(e) if e.errno() == Some(Errno::EPERM) && fs_type == "sysfs" => {
+                return self.attach_bind(mount, Tree::bind(Path::new("/sys"), Reach::Recursive)?);
+            }
+            attached => attached.map_err(|e| self.new_fs_error(e, fs_type, data))?,
+        };
+        if mount.copy_up && target.existed {
+            copy_up::copy(target.place.fd.as_fd(), attached.as_fd()).doing(|| "copy what is below it (tmpcopyup)")?;
+        }
+        if fs_type == "mqueue"
+            && let Some(label) = &self.plan.mount_label
+        {
+            self.label_mqueue(attached.as_fd(), label)?;
+        }
+        if let Some(proc) = proc {
+            // The first one is enough.
+            let _ = self.proc.set(proc);
+        }
+        if is_late {
+            self.read_only_later.borrow_mut().push((mount.index, attached));
+        }
+        Ok(())
+    }
+
+    /// Adds `linux.mountLabel`; the kernel labels proc, sysfs, mqueue and cgroups itself.
+    fn label(&self, fs: &mut NewFs) {
+        if let Some(label) = self.plan.mount_label.as_ref().filter(|label| !label.is_empty())
+            && !["proc", "sysfs", "mqueue", "cgroup", "cgroup2"].contains(&fs.fs_type.as_str())
+        {
+            let kind = self.plan.annotations.get("run.oci.mount_context_type").map_or("context", String::as_str);
+            fs.data.push(format!("{kind}={label}"));
+        }
+    }
+
+    fn label_mqueue(&self, root: std::os::fd::BorrowedFd<'_>, label: &str) -> Result<()> {
+        self.names()
+            .with(root, |path| mount::set_xattr(path, c"security.selinux", label.as_bytes()))
+            .property(|| "linux.mountLabel")
+    }
+
+    /// Adds the reasons that are certain.
+    fn new_fs_error(&self, error: Error, fs_type: &str, data: &[String]) -> Error {
+        let maps = &self.plan.id_maps;
+        let unmapped = |kind: &str, map: &[crate::plan::IdMapping]| {
+            let id = data.iter().find_map(|item| item.strip_prefix(kind)?.parse::<u32>().ok())?;
+            let is_mapped = map.iter().any(|line| id.checked_sub(line.container).is_some_and(|nth| nth < line.size));
+            (!map.is_empty() && !is_mapped)
+                .then(|| format!("{kind}{id} is not mapped into the container's user namespace"))
+        };
+        let unmapped = unmapped("gid=", &maps.gid).or_else(|| unmapped("uid=", &maps.uid));
+        match (error.errno(), unmapped) {
+            (Some(Errno::EINVAL), Some(unmapped)) => error.hint(unmapped),
+            (Some(Errno::EPERM), _) if fs_type == "proc" && !self.plan.namespaces.pid.is_own() => {
+                error.hint("a user namespace may mount proc only with a PID namespace of its own: bind /proc instead")
+            }
+            (Some(Errno::EPERM), _) if fs_type == "mqueue" && !self.plan.namespaces.ipc.is_own() => error.hint(
+                "a user namespace may mount mqueue only with an IPC namespace of its own: bind /dev/mqueue instead",
+            ),
+            _ => error,
+        }
+    }
+
+    fn remount(&self, mount: &Mount, data: &[String]) -> Result<()> {
+        let fd = path::open_below(self.root.as_fd(), &mount.destination, OFlag::O_PATH)?;
+        if mount::stat(fd.as_fd())?.is_mount_root == Some(false) {
+            return Err(Error::from(Errno::EINVAL).hint("nothing is mounted there that could be remounted"));
+        }
+        if !data.is_empty() || mount.superblock != FlagChange::default() {
+            // mount(2) sets all flags anew: those that are to stay have to be given again.
+            let now = mount::attributes(fd.as_fd())?;
+            let MountAttributes { top, .. } = mount.attributes;
+            let flags = tree::mount_flags((now & !top.clear) | top.set).bits() | mount.superblock.set;
+            let flags = nix::mount::MsFlags::from_bits_retain(flags) | nix::mount::MsFlags::MS_REMOUNT;
+            let data = data.join(",");
+            self.names().with(fd.as_fd(), |path| {
+                nix::mount::mount(None::<&str>, path, None::<&str>, flags, Some(data.as_str()))
+            })?;
+        }
+        let change = Change { attributes: mount.attributes, propagation: &mount.propagation };
+        tree::change_attached(fd.as_fd(), change, self.names())
+    }
+
+    /// Opens the destination inside the root, and makes it if it is missing.
+    pub(super) fn target<'a>(&'a self, mount: &'a Mount, missing: Missing) -> Result<Target<'a>> {
+        let (root, path) = (self.root.as_fd(), mount.destination.as_path());
+        let (fd, existed, is_exact) = match path::open_with(root, path, OFlag::O_PATH, Links::Refuse) {
+            Ok(fd) => (fd, true, true),
+            Err(Errno::ENOENT) => (self.make_target(path, missing)?, false, true),
+            Err(Errno::ELOOP) => match path::open_below(root, path, OFlag::O_PATH) {
+                Ok(fd) => (fd, true, false),
+                Err(Errno::ENOENT) => (self.make_target(path, missing)?, false, false),
+                Err(errno) => return Err(errno.into()),
+            },
+            Err(errno) => return Err(errno.into()),
+        };
+        Ok(Target { place: Place { fd, root: Some(root), path }, existed, is_exact })
+    }
+
+    fn make_target(&self, path: &Path, missing: Missing) -> Result<std::os::fd::OwnedFd> {
+        let made = match missing {
+            Missing::MakeDir => path::mkdir_below(self.root.as_fd(), path),
+            Missing::MakeFile => path::create_file_below(self.root.as_fd(), path),
+        };
+        made.doing(|| "make the mount point")
+    }
+
+    /// Nothing but a real procfs covers /proc, only a few files replace parts of it, and nothing covers the root.
+    ///
+    /// CVE-2019-16884: a volume over /proc made the runtime write labels into ordinary files.
+    pub(super) fn check_target(&self, mount: &Mount, target: &Target<'_>, is_proc: bool) -> Result<()> {
+        let refuse = |why: &str| {
+            let destination = mount.destination.display();
+            Err(Error::config(format!("mounts[{}].destination", mount.index), format!("{destination} {why}")))
+        };
+        let over_root = "is the root itself";
+        let over_proc = "may be covered by a procfs only";
+        let in_proc = "is inside /proc, where only a few files (cpuinfo, meminfo, uptime, …) may be replaced";
+        if target.is_exact {
+            let path = path::cleaned(&mount.destination);
+            let text = path.to_string_lossy();
+            return match path.strip_prefix("/proc") {
+                _ if text == "/" => refuse(over_root),
+                Ok(rest) if rest.as_os_str().is_empty() && !is_proc => refuse(over_proc),
+                Ok(rest) if !rest.as_os_str().is_empty() && !is_proc && !REPLACEABLE_IN_PROC.contains(&&*text) => {
+                    refuse(in_proc)
+                }
+                _ => Ok(()),
+            };
+        }
+        // Links led there: ask where it is, not how it is called.
+        let info = mount::stat(target.place.fd.as_fd())?;
+        if info.is_same_file(&mount::stat(self.root.as_fd())?) {
+            return refuse(over_root);
+        }
+        if is_proc {
+            return Ok(());
+        }
+        if mount::is_procfs(target.place.fd.as_fd())? {
+            return refuse(in_proc);
+        }
+        match mount::stat_at(self.root.as_fd(), "proc") {
+            Ok(proc) if info.is_same_file(&proc) => refuse(over_proc),
+            Ok(_) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+fn is_root_of_proc(tree: &Tree, info: Option<FileInfo>) -> Result<bool> {
+    const PROC_ROOT_INODE: u64 = 1;
+    match (tree.fd(), info) {
+        (Some(fd), Some(info)) if info.inode == PROC_ROOT_INODE => Ok(mount::is_procfs(fd)?),
+        _ => Ok(false),
+    }
+}
+
+fn describe(mount: &Mount) -> String {
+    let destination = mount.destination.display();
+    match &mount.kind {
+        MountKind::Bind { source, .. } => format!("mount {} on {destination}", source.display()),
+        MountKind::FileSystem { fs_type, .. } => format!("mount {fs_type} on {destination}"),
+        MountKind::Cgroup { .. } => format!("mount cgroup on {destination}"),
+        MountKind::Remount { .. } => format!("remount {destination}"),
+    }
+}
+
+fn source_error(errno: Errno, reach: Reach) -> Error {
+    let error = Error::from(errno);
+    match (errno, reach) {
+        (Errno::ENOENT, _) => error.hint("the source does not exist"),
+        (Errno::EINVAL, Reach::Top) => {
+            error.hint("the source is on an unbindable mount, or mounts below it may not be uncovered: use rbind")
+        }
+        _ => error,
+    }
+}
+
+fn mismatch(error: Error, source_is_dir: bool, place: &Place<'_>) -> Error {
+    match mount::stat(place.fd.as_fd()) {
+        Ok(info) if info.is_dir() != source_is_dir => {
+            let name = |is_dir| if is_dir { "a directory" } else { "a file" };
+            Error::new(
+                error.errno().map_or(Kind::Other, Kind::System),
+                format!(
+                    "not a directory: the source is {}, the destination in the container {}",
+                    name(source_is_dir),
+                    name(info.is_dir())
+                ),
+            )
+        }
+        _ => error,
+    }
+}

@@ -1,0 +1,118 @@
+//! [init] The process of `exec`: the shorter list of steps, inside the container from its first instruction.
+
+use std::convert::Infallible;
+use std::os::fd::{BorrowedFd, RawFd};
+
+use nix::unistd::Pid;
+
+use super::message::{Answer, Ask, ChildEnd};
+use super::{process as common, program};
+use crate::cgroup;
+use crate::error::{Context, Error, Result};
+use crate::plan::{Process, Seccomp};
+use crate::security::keyring;
+use crate::security::users::UserSpec;
+use crate::sys::{process, scheduling};
+
+/// What exec decides before the clone; the processes that it makes have their own copies.
+pub struct Exec<'c> {
+    pub id: &'c str,
+    pub process: Process,
+    /// Names to be looked up in the container; ids are in `process` already.
+    pub user: Option<UserSpec>,
+    pub seccomp: Option<&'c Seccomp>,
+    /// CLONE_NEW* bits of what the container has of its own.
+    pub namespaces: u64,
+    pub cgroup: &'c cgroup::Entry,
+    pub last_capability: u8,
+    pub preserved: u32,
+    pub first_own: RawFd,
+}
+
+impl Exec<'_> {
+    /// [stage] What must happen outside of the container: its cgroups, which are files of the host.
+    pub fn before_joining(&self) -> Result<()> {
+        process::set_parent_death_signal(libc::SIGKILL).doing(|| "ask for a signal at the parent's death")?;
+        if let Some(cpus) = &self.process.exec_cpu_affinity.initial {
+            set_affinity(cpus).property(|| "process.execCPUAffinity.initial")?;
+        }
+        self.cgroup.join()
+    }
+
+    pub fn close_foreign_descriptors(&self, kept: &[BorrowedFd<'_>]) -> Result<()> {
+        common::close_all_but(self.first_own, kept)
+    }
+}
+
+/// Executes the program; ends the process if that fails.
+pub fn run(exec: &mut Exec<'_>, parent: ChildEnd) -> ! {
+    let Err(error) = set_up_and_execute(exec, &parent);
+    // A parent that is gone has nobody to tell.
+    let _ = parent.tell(&Ask::Failed(error.encode()));
+    process::exit_now(1)
+}
+
+fn set_up_and_execute(exec: &mut Exec<'_>, parent: &ChildEnd) -> Result<Infallible> {
+    process::set_parent_death_signal(libc::SIGKILL).doing(|| "ask for a signal at the parent's death")?;
+    common::start_session()?;
+    if let Some(names) = &exec.user {
+        let found = names.resolve()?;
+        let user = &mut exec.process.user;
+        (user.uid, user.gid) = (found.uid, found.gid);
+        user.additional_gids.extend(found.groups);
+    }
+    // Its own keyring: neither the caller's nor, by an inherited one, more than the container's processes share.
+    keyring::join(&format!("_ses.{}", exec.id))?;
+    if exec.process.terminal {
+        common::open_terminal(&exec.process, parent)?;
+    }
+    set_final_affinity(&exec.process)?;
+    common::set_priorities(&exec.process)?;
+    common::set_labels(&exec.process)?;
+    let no_new_privileges = exec.process.no_new_privileges;
+    if let Some(filter) = exec.seccomp.filter(|_| !no_new_privileges) {
+        common::load_seccomp(filter, Some(parent))?;
+    }
+    common::become_user(&exec.process, exec.last_capability, parent)?;
+    common::set_umask(&exec.process);
+    common::set_home(&mut exec.process);
+    if no_new_privileges {
+        process::set_no_new_privileges().property(|| "process.noNewPrivileges").doing(|| "set no_new_privs")?;
+    }
+    let program = program::find(&exec.process)?;
+    let late = exec.seccomp.filter(|_| no_new_privileges);
+    if let Some(filter) = late.filter(|filter| filter.listener.is_some()) {
+        common::load_seccomp(filter, Some(parent))?;
+    }
+    // From here on end of file tells that the parent died; a detached exec's ends as soon as it has answered.
+    process::set_parent_death_signal(0)?;
+    parent.tell(&Ask::Ready)?;
+    common::expect(parent, Answer::Start)?;
+    common::keep_descriptors(exec.preserved)?;
+    common::reset_signals()?;
+    if let Some(filter) = late.filter(|filter| filter.listener.is_none()) {
+        common::load_seccomp(filter, None)?;
+    }
+    common::execute(&exec.process, &program)
+}
+
+fn set_final_affinity(process: &Process) -> Result<()> {
+    match (&process.exec_cpu_affinity.r#final, &process.exec_cpu_affinity.initial) {
+        (Some(cpus), _) => set_affinity(cpus).property(|| "process.execCPUAffinity.final"),
+        (None, Some(_)) => Ok(()),
+        // As runc: a runtime that was pinned to some CPUs does not pin what it executes.
+        (None, None) => {
+            scheduling::reset_affinity();
+            Ok(())
+        }
+    }
+}
+
+fn set_affinity(cpus: &[u32]) -> Result<()> {
+    let highest = cpus.iter().max().ok_or_else(|| Error::other("no CPU is named"))?;
+    let mut mask = vec![0u64; *highest as usize / 64 + 1];
+    for cpu in cpus {
+        mask[*cpu as usize / 64] |= 1 << (cpu % 64);
+    }
+    scheduling::sched_setaffinity(Pid::from_raw(0), &mask).doing(|| "set the CPU affinity")
+}

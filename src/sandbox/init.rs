@@ -1,0 +1,403 @@
+//! [init] The process that becomes the container's: the ordered steps from clone3(2) to execve(2).
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+
+use super::message::{Answer, Ask, ChildEnd};
+use super::stage::{self, Joined};
+use super::{network, process as common, program};
+use crate::cgroup;
+use crate::error::{Context, Error, Result};
+use crate::hooks;
+use crate::plan::{Hook, Personality, Plan, Process};
+use crate::rootfs::{CgroupView, Prepared, RootFs};
+use crate::security::keyring;
+use crate::state::{State, Status};
+use crate::sys::{process, scheduling};
+
+/// What create and run decide before the clone; the container's process has its own copy of it.
+pub struct Setup<'c> {
+    pub plan: &'c Plan,
+    /// For the hooks' standard input; its pid is filled in where the hook runs.
+    pub state: &'c State,
+    pub cgroup: &'c cgroup::Entry,
+    /// What a mount of type cgroup shows.
+    pub cgroup_view: &'c CgroupView,
+    /// Namespaces that linux.namespaces gives by path.
+    pub joined: &'c [Joined],
+    /// What the parent opened for the root file system.
+    pub prepared: Prepared,
+    pub last_capability: u8,
+    pub no_pivot: bool,
+    pub no_new_keyring: bool,
+    /// Descriptors from 3 on that the program gets.
+    pub preserved: u32,
+    /// The start socket of create; `None` for run, which is told by its parent.
+    pub start: Option<OwnedFd>,
+    /// First descriptor number that is this program's and not the caller's.
+    pub first_own: RawFd,
+}
+
+/// linux/personality.h.
+const PER_LINUX: u64 = 0;
+const PER_LINUX32: u64 = 8;
+
+struct Init<'i, 'c> {
+    setup: &'i mut Setup<'c>,
+    parent: ChildEnd,
+    /// The config's process, with what is found out here added to its environment.
+    process: Option<Process>,
+    rootfs: Option<RootFs<'c>>,
+    /// `getpid` as the host sees it, for hooks.
+    host_pid: i32,
+    program: Option<CString>,
+}
+
+/// A step: its name is the context of an error without one.
+type Step = (&'static str, fn(&mut Init<'_, '_>) -> Result<()>);
+
+/// In this order. What is not obvious about it:
+/// - the id maps come before anything that needs the container's root; the cgroup before the cgroup namespace, whose
+///   root it is (cgroup_namespaces(7));
+/// - hooks run when namespaces and mounts are there, before the root is entered (config.md#createcontainer-hooks);
+/// - the terminal needs the container's devpts, sysctl a writable /proc: both before paths are masked and read-only;
+/// - seccomp without no_new_privs needs CAP_SYS_ADMIN, so it comes before the user; else as late as can be;
+/// - the program is found last, as the user that runs it, so that create fails and not start.
+const STEPS: &[Step] = &[
+    ("start a session", |_| common::start_session()),
+    ("map ids", |init| init.map_ids()),
+    ("join the cgroups", |init| init.setup.cgroup.join()),
+    ("join namespaces", |init| init.join_namespaces()),
+    ("make a cgroup namespace", |init| init.make_cgroup_namespace()),
+    ("make a session keyring", |init| init.make_keyring()),
+    ("bring up the loopback device", |init| init.bring_up_network()),
+    ("mount the root file system", |init| init.mount_root()),
+    ("mount file systems", |init| init.mount_all()),
+    ("make devices", |init| init.make_devices()),
+    ("run host hooks", |init| init.run_host_hooks()),
+    ("run createContainer hooks", |init| init.run_create_container_hooks()),
+    ("enter the root file system", |init| init.enter_root()),
+    ("make the working directory", |init| init.make_cwd()),
+    ("open the terminal", |init| init.open_terminal()),
+    ("write sysctls", |init| init.rootfs()?.write_sysctls()),
+    ("set host and domain name", |init| init.set_names()),
+    ("protect paths", |init| init.protect_paths()),
+    ("set priorities", |init| init.set_priorities()),
+    ("set memory policy and personality", |init| init.set_memory_policy_and_personality()),
+    ("set labels", |init| init.set_labels()),
+    ("load the seccomp filter with privilege", |init| init.load_privileged_seccomp()),
+    ("become the user", |init| init.become_user()),
+    ("find the program", |init| init.find_program()),
+    ("load the seccomp filter with a listener", |init| init.load_listening_seccomp()),
+];
+
+/// Sets the container up, waits for start and executes its program; ends the process if that fails.
+pub fn run(setup: &mut Setup<'_>, parent: ChildEnd) -> ! {
+    let process = setup.plan.process.clone();
+    let mut init = Init { setup, parent, process, rootfs: None, host_pid: 0, program: None };
+    let outcome = init.set_up().and_then(|()| init.wait_and_execute());
+    if let Err(error) = outcome {
+        // A parent that is gone has nobody to tell.
+        let _ = init.parent.tell(&Ask::Failed(error.encode()));
+    }
+    process::exit_now(1)
+}
+
+impl<'c> Init<'_, 'c> {
+    fn set_up(&mut self) -> Result<()> {
+        // Until the container is committed it does not outlive its maker; end of file on the socket covers the rest.
+        process::set_parent_death_signal(libc::SIGKILL).doing(|| "ask for a signal at the parent's death")?;
+        umask(Mode::from_bits_truncate(0o022));
+        self.close_foreign_descriptors()?;
+        if !self.setup.plan.hooks.create_container.is_empty() || !self.setup.plan.hooks.start_container.is_empty() {
+            self.host_pid = own_pid_on_host()?;
+        }
+        for (name, step) in STEPS {
+            step(self).map_err(|error| error.within_step(name))?;
+        }
+        Ok(())
+    }
+
+    /// What is the parent's own business: its end of the socket (so that its death is noticed), the state's lock.
+    fn close_foreign_descriptors(&self) -> Result<()> {
+        let mut kept: Vec<BorrowedFd<'_>> = vec![self.parent.as_fd()];
+        kept.extend(self.setup.start.as_ref().map(AsFd::as_fd));
+        kept.extend(self.setup.cgroup.tasks.iter().map(|(_, tasks)| tasks.as_fd()));
+        kept.extend(self.setup.joined.iter().map(|joined| joined.fd.as_fd()));
+        kept.extend(self.setup.prepared.descriptors());
+        common::close_all_but(self.setup.first_own, &kept)
+    }
+
+    fn rootfs(&self) -> Result<&RootFs<'c>> {
+        self.rootfs.as_ref().ok_or_else(not_mounted)
+    }
+
+    fn rootfs_mut(&mut self) -> Result<&mut RootFs<'c>> {
+        self.rootfs.as_mut().ok_or_else(not_mounted)
+    }
+
+    fn map_ids(&mut self) -> Result<()> {
+        if self.setup.plan.namespaces.user.is_own() {
+            if self.setup.plan.namespaces.user.is_new() {
+                self.parent.tell(&Ask::MapIds)?;
+                let mounts = common::expect_with_fds(&self.parent, Answer::Done)?;
+                self.setup.prepared.take_id_mapped(mounts);
+            }
+            become_root()?;
+        }
+        Ok(())
+    }
+
+    fn join_namespaces(&mut self) -> Result<()> {
+        if stage::is_needed(self.setup.plan) {
+            // It joined them before this process was born.
+            return Ok(());
+        }
+        self.setup.joined.iter().try_for_each(Joined::join)
+    }
+
+    fn make_cgroup_namespace(&mut self) -> Result<()> {
+        if !self.setup.plan.namespaces.cgroup.is_new() {
+            return Ok(());
+        }
+        unshare(CloneFlags::CLONE_NEWCGROUP).property(|| "linux.namespaces").doing(|| "make a cgroup namespace")
+    }
+
+    fn make_keyring(&mut self) -> Result<()> {
+        if self.setup.no_new_keyring {
+            return Ok(());
+        }
+        if let Some(process) = self.process.as_ref().filter(|process| process.selinux_label.is_some()) {
+            crate::security::label::apply_to_keyring(process, &common::own_proc()?)?;
+        }
+        keyring::join(&format!("_ses.{}", self.setup.state.id))
+    }
+
+    fn bring_up_network(&mut self) -> Result<()> {
+        if self.setup.plan.namespaces.network.is_new() {
+            network::bring_up_loopback()?;
+        }
+        Ok(())
+    }
+
+    fn mount_root(&mut self) -> Result<()> {
+        let plan = self.setup.plan;
+        crate::rootfs::set_propagation(plan)?;
+        self.rootfs = Some(RootFs::mount_root(plan, &self.setup.prepared)?);
+        Ok(())
+    }
+
+    fn mount_all(&mut self) -> Result<()> {
+        let rootfs = self.rootfs.as_mut().ok_or_else(not_mounted)?;
+        rootfs.mount_all(self.setup.cgroup_view, &self.setup.prepared)
+    }
+
+    fn make_devices(&mut self) -> Result<()> {
+        self.rootfs_mut()?.make_devices()
+    }
+
+    fn run_host_hooks(&mut self) -> Result<()> {
+        let hooks = &self.setup.plan.hooks;
+        let has_devices = !self.setup.plan.net_devices.is_empty();
+        if hooks.prestart.is_empty() && hooks.create_runtime.is_empty() && !has_devices {
+            return Ok(());
+        }
+        self.parent.tell(&Ask::RunHostHooks)?;
+        common::expect(&self.parent, Answer::Done)
+    }
+
+    fn run_hooks(&self, hooks: &[Hook], status: Status) -> Result<()> {
+        if hooks.is_empty() {
+            return Ok(());
+        }
+        let state = State { pid: self.host_pid, ..self.setup.state.clone() };
+        hooks::run(hooks, &state.to_oci(status)?, None)
+    }
+
+    fn run_create_container_hooks(&mut self) -> Result<()> {
+        self.run_hooks(&self.setup.plan.hooks.create_container, Status::Creating)
+    }
+
+    fn enter_root(&mut self) -> Result<()> {
+        let no_pivot = self.setup.no_pivot;
+        self.rootfs_mut()?.enter(no_pivot)?;
+        common::reopen_null()
+    }
+
+    fn make_cwd(&mut self) -> Result<()> {
+        match &self.process {
+            Some(process) => self.rootfs()?.make_directory(&process.cwd),
+            None => Ok(()),
+        }
+    }
+
+    fn open_terminal(&mut self) -> Result<()> {
+        if let Some(process) = self.process.as_ref().filter(|process| process.terminal) {
+            let pty = common::open_terminal(process, &self.parent)?;
+            self.rootfs()?.bind_console(pty.peer.as_fd())?;
+        }
+        Ok(())
+    }
+
+    fn set_names(&mut self) -> Result<()> {
+        if let Some(name) = &self.setup.plan.hostname {
+            nix::unistd::sethostname(std::ffi::OsStr::new(&*name.to_string_lossy()))
+                .property(|| "hostname")
+                .doing(|| "set the host name")?;
+        }
+        if let Some(name) = &self.setup.plan.domainname {
+            process::set_domain_name(name).property(|| "domainname").doing(|| "set the domain name")?;
+        }
+        Ok(())
+    }
+
+    fn protect_paths(&mut self) -> Result<()> {
+        let rootfs = self.rootfs_mut()?;
+        rootfs.mask_paths()?;
+        rootfs.protect_readonly_paths()?;
+        rootfs.protect_root()
+    }
+
+    fn set_priorities(&mut self) -> Result<()> {
+        // As runc: a runtime that was pinned to some CPUs does not pin its containers.
+        scheduling::reset_affinity();
+        self.process.as_ref().map_or(Ok(()), common::set_priorities)
+    }
+
+    fn set_memory_policy_and_personality(&mut self) -> Result<()> {
+        if let Some(policy) = &self.setup.plan.memory_policy {
+            scheduling::set_mempolicy(policy.mode, &policy.node_mask)
+                .property(|| "linux.memoryPolicy")
+                .doing(|| "set the memory policy")?;
+        }
+        if let Some(personality) = self.setup.plan.personality {
+            let persona = match personality {
+                Personality::Linux => PER_LINUX,
+                Personality::Linux32 => PER_LINUX32,
+            };
+            process::set_personality(persona)
+                .property(|| "linux.personality")
+                .doing(|| "set the personality")?;
+        }
+        Ok(())
+    }
+
+    fn set_labels(&mut self) -> Result<()> {
+        self.process.as_ref().map_or(Ok(()), common::set_labels)
+    }
+
+    fn load_privileged_seccomp(&mut self) -> Result<()> {
+        match (&self.setup.plan.seccomp, &self.process) {
+            (Some(filter), Some(process)) if !process.no_new_privileges => {
+                common::load_seccomp(filter, Some(&self.parent))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn become_user(&mut self) -> Result<()> {
+        let Some(process) = &mut self.process else { return Ok(()) };
+        common::become_user(process, self.setup.last_capability, &self.parent)?;
+        common::set_umask(process);
+        common::set_home(process);
+        if process.no_new_privileges {
+            process::set_no_new_privileges().property(|| "process.noNewPrivileges").doing(|| "set no_new_privs")?;
+        }
+        Ok(())
+    }
+
+    fn find_program(&mut self) -> Result<()> {
+        if let Some(process) = &self.process {
+            self.program = Some(program::find(process)?);
+        }
+        Ok(())
+    }
+
+    fn load_listening_seccomp(&mut self) -> Result<()> {
+        match self.late_seccomp() {
+            Some(filter) if filter.listener.is_some() => common::load_seccomp(filter, Some(&self.parent)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The filter that no_new_privs lets an unprivileged process load.
+    fn late_seccomp(&self) -> Option<&'c crate::plan::Seccomp> {
+        let filter = self.setup.plan.seccomp.as_ref()?;
+        self.process.as_ref().is_some_and(|process| process.no_new_privileges).then_some(filter)
+    }
+
+    /// Everything but execve is done: waits until it may go on.
+    fn wait_and_execute(&mut self) -> Result<()> {
+        // From here on end of file tells that the parent died; the parent may end as soon as it has answered.
+        process::set_parent_death_signal(0)?;
+        self.parent.tell(&Ask::Ready)?;
+        match self.parent.wait()?.0 {
+            Answer::Start => {
+                self.execute().map(|never| match never {})
+            }
+            Answer::Commit => {
+                let Some(listener) = self.setup.start.take() else {
+                    return Err(Error::other("a container without a start socket was told to wait on it"));
+                };
+                let listener = UnixListener::from(listener);
+                let mut starter = wait_for_start(&listener)?;
+                let Err(error) = self.execute();
+                // Whoever called start may be gone by now.
+                let _ = starter.write_all(&error.encode());
+                process::exit_now(1)
+            }
+            Answer::Done => Err(Error::other("the parent answered Done where Commit or Start is due")),
+        }
+    }
+
+    fn execute(&mut self) -> Result<Infallible> {
+        self.run_hooks(&self.setup.plan.hooks.start_container, Status::Created)?;
+        let (Some(process), Some(program)) = (&self.process, &self.program) else {
+            return Err(Error::config("process", "there is nothing to start"));
+        };
+        common::keep_descriptors(self.setup.preserved)?;
+        common::reset_signals()?;
+        if let Some(filter) = self.late_seccomp().filter(|filter| filter.listener.is_none()) {
+            common::load_seccomp(filter, None)?;
+        }
+        common::execute(process, program)
+    }
+}
+
+fn not_mounted() -> Error {
+    Error::other("the root file system is not mounted yet")
+}
+
+/// Waits for a connection that says something: a question for the status connects and says nothing.
+fn wait_for_start(listener: &UnixListener) -> Result<UnixStream> {
+    loop {
+        let (mut stream, _) = listener.accept().doing(|| "wait for start")?;
+        let mut word = [0];
+        if matches!(stream.read(&mut word), Ok(1)) {
+            return Ok(stream);
+        }
+    }
+}
+
+/// Becomes uid and gid 0 of the user namespace, whose maps are written.
+pub fn become_root() -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    // Groups of the caller's stay where the kernel denies setgroups(2); see process::set_groups.
+    let _ = setgroups(&[]);
+    setresgid(gid, gid, gid).property(|| "linux.gidMappings").doing(|| "become group 0 of the user namespace")?;
+    setresuid(uid, uid, uid).property(|| "linux.uidMappings").doing(|| "become user 0 of the user namespace")
+}
+
+/// This process's PID as the host's procfs, still at /proc, gives it.
+fn own_pid_on_host() -> Result<i32> {
+    let link = std::fs::read_link("/proc/self").doing(|| "read /proc/self")?;
+    let pid = link.to_str().and_then(|pid| pid.parse().ok());
+    pid.ok_or_else(|| Error::other("/proc/self is no process")).doing(|| "read /proc/self")
+}

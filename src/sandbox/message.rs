@@ -1,0 +1,259 @@
+//! What the container process asks its parent while it is being set up, and the answers.
+//!
+//! ```text
+//!   container process               parent
+//!   MapIds        ────────────────▶ writes uid_map, gid_map (and makes what needs the user namespace)
+//!                 ◀──────────────── Done [descriptors of idmapped mounts]
+//!   RunHostHooks  ────────────────▶ runs prestart and createRuntime hooks in the host's namespaces
+//!                 ◀──────────────── Done
+//!   Console + fd  ────────────────▶ the pty's master: to the console socket, or relayed by a foreground run
+//!   Listener n    ────────────────▶ takes descriptor n (seccomp notification) and hands it to the listener
+//!                 ◀──────────────── Done
+//!   Born pid      ────────────────▶ from a stage: the process that becomes the container's
+//!   Warn text     ────────────────▶ logs it
+//!   Ready         ────────────────▶ rlimits; saves the state, writes the pid file
+//!                 ◀──────────────── Commit (create: wait on the start socket) or Start (run: go on to execve)
+//!   Failed error  ────────────────▶ reports it
+//!   end of file                     execve succeeded, or the process died
+//! ```
+//!
+//! One `SOCK_SEQPACKET` pair a container process: a message is one packet, end of file means that the peer is gone.
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+};
+
+use crate::error::{Error, Result};
+use crate::sys::fd;
+
+/// Longest packet; a longer text is cut.
+const MAX_PACKET: usize = 8192;
+/// Most descriptors in one packet (SCM_MAX_FD, unix(7)).
+const MAX_FDS: usize = 253;
+
+/// From the container process (or its stage) to the parent.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ask {
+    MapIds,
+    RunHostHooks,
+    Console,
+    Listener(RawFd),
+    Born(i32),
+    Warn(String),
+    Ready,
+    /// What [`Error::encode`] gives.
+    Failed(Vec<u8>),
+}
+
+/// From the parent to the container process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Done,
+    Commit,
+    Start,
+}
+
+impl Ask {
+    fn encode(&self) -> Vec<u8> {
+        let (tag, payload): (u8, &[u8]) = match self {
+            Ask::MapIds => (b'm', &[]),
+            Ask::RunHostHooks => (b'h', &[]),
+            Ask::Console => (b'c', &[]),
+            Ask::Listener(number) => (b'l', &number.to_ne_bytes()),
+            Ask::Born(pid) => (b'b', &pid.to_ne_bytes()),
+            Ask::Warn(text) => (b'w', text.as_bytes()),
+            Ask::Ready => (b'r', &[]),
+            Ask::Failed(error) => (b'f', error),
+        };
+        let mut packet = vec![tag];
+        packet.extend_from_slice(&payload[..payload.len().min(MAX_PACKET - 1)]);
+        packet
+    }
+
+    fn decode(packet: &[u8]) -> Result<Self> {
+        let number = |bytes: &[u8]| Some(i32::from_ne_bytes(bytes.try_into().ok()?));
+        let decoded = match packet {
+            [b'm'] => Some(Ask::MapIds),
+            [b'h'] => Some(Ask::RunHostHooks),
+            [b'c'] => Some(Ask::Console),
+            [b'l', bytes @ ..] => number(bytes).map(Ask::Listener),
+            [b'b', bytes @ ..] => number(bytes).map(Ask::Born),
+            [b'w', text @ ..] => Some(Ask::Warn(String::from_utf8_lossy(text).into_owned())),
+            [b'r'] => Some(Ask::Ready),
+            [b'f', error @ ..] => Some(Ask::Failed(error.to_vec())),
+            _ => None,
+        };
+        decoded.ok_or_else(|| Error::other("malformed message from the container process"))
+    }
+}
+
+impl Answer {
+    fn decode(packet: &[u8]) -> Result<Self> {
+        match packet {
+            b"d" => Ok(Answer::Done),
+            b"c" => Ok(Answer::Commit),
+            b"s" => Ok(Answer::Start),
+            _ => Err(Error::other("malformed answer from the parent process")),
+        }
+    }
+
+    fn encode(self) -> &'static [u8] {
+        match self {
+            Answer::Done => b"d",
+            Answer::Commit => b"c",
+            Answer::Start => b"s",
+        }
+    }
+}
+
+/// The parent's end.
+#[derive(Debug)]
+pub struct ParentEnd(OwnedFd);
+
+/// The container process's end.
+#[derive(Debug)]
+pub struct ChildEnd(OwnedFd);
+
+/// A connected pair, close-on-exec on both sides.
+pub fn pair() -> nix::Result<(ParentEnd, ChildEnd)> {
+    let (parent, child) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    Ok((ParentEnd(parent), ChildEnd(child)))
+}
+
+impl ParentEnd {
+    /// The next message and the descriptors with it; `None` when the peer is gone.
+    pub fn receive(&self) -> Result<Option<(Ask, Vec<OwnedFd>)>> {
+        match receive(self.0.as_fd())? {
+            None => Ok(None),
+            Some((packet, fds)) => Ok(Some((Ask::decode(&packet)?, fds))),
+        }
+    }
+
+    pub fn answer(&self, answer: Answer, fds: &[RawFd]) -> Result<()> {
+        send(self.0.as_fd(), answer.encode(), fds)
+    }
+}
+
+impl AsFd for ParentEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl ChildEnd {
+    pub fn tell(&self, ask: &Ask) -> Result<()> {
+        // write(2): a seccomp filter with a listener never holds it up (plan/ refuses to notify of it).
+        let packet = ask.encode();
+        loop {
+            match nix::unistd::write(&self.0, &packet) {
+                Err(Errno::EINTR) => {}
+                other => return other.map(drop).map_err(Error::from),
+            }
+        }
+    }
+
+    pub fn tell_with_fd(&self, ask: &Ask, fd: BorrowedFd<'_>) -> Result<()> {
+        send(self.0.as_fd(), &ask.encode(), &[fd.as_raw_fd()])
+    }
+
+    /// The parent's next answer and the descriptors with it.
+    ///
+    /// # Errors
+    /// A state error when the parent is gone: the container was never committed and this process must end.
+    pub fn wait(&self) -> Result<(Answer, Vec<OwnedFd>)> {
+        match receive(self.0.as_fd())? {
+            None => Err(Error::state("the parent process ended")),
+            Some((packet, fds)) => Ok((Answer::decode(&packet)?, fds)),
+        }
+    }
+}
+
+impl AsFd for ChildEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn send(socket: BorrowedFd<'_>, packet: &[u8], fds: &[RawFd]) -> Result<()> {
+    let rights = [ControlMessage::ScmRights(fds)];
+    let control = if fds.is_empty() { &[][..] } else { &rights };
+    loop {
+        match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(packet)], control, MsgFlags::MSG_NOSIGNAL, None) {
+            Err(Errno::EINTR) => {}
+            other => return other.map(drop).map_err(Error::from),
+        }
+    }
+}
+
+fn receive(socket: BorrowedFd<'_>) -> Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+    let mut packet = vec![0; MAX_PACKET];
+    let mut control = cmsg_space!([RawFd; MAX_FDS]);
+    let (length, fds) = loop {
+        let mut buffers = [std::io::IoSliceMut::new(&mut packet)];
+        match recvmsg::<()>(socket.as_raw_fd(), &mut buffers, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC) {
+            Err(Errno::EINTR) => {}
+            // The peer died with messages of ours unread: the same as end of file.
+            Err(Errno::ECONNRESET) => break (0, vec![]),
+            Err(errno) => return Err(errno.into()),
+            Ok(message) => {
+                let mut fds = vec![];
+                for control in message.cmsgs()? {
+                    if let ControlMessageOwned::ScmRights(received) = control {
+                        fds.extend(fd::adopt_received(&received));
+                    }
+                }
+                break (message.bytes, fds);
+            }
+        }
+    };
+    packet.truncate(length);
+    Ok((length > 0).then_some((packet, fds)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_survives_the_wire() {
+        let asks = [
+            Ask::MapIds,
+            Ask::RunHostHooks,
+            Ask::Console,
+            Ask::Listener(7),
+            Ask::Born(42),
+            Ask::Warn("careful".into()),
+            Ask::Ready,
+            Ask::Failed(b"no /init".to_vec()),
+        ];
+        let (parent, child) = pair().unwrap();
+        for ask in asks {
+            child.tell(&ask).unwrap();
+            assert_eq!(parent.receive().unwrap().unwrap().0, ask);
+        }
+        for answer in [Answer::Done, Answer::Commit, Answer::Start] {
+            parent.answer(answer, &[]).unwrap();
+            assert_eq!(child.wait().unwrap().0, answer);
+        }
+    }
+
+    #[test]
+    fn a_long_failure_is_cut_not_lost() {
+        assert_eq!(Ask::Failed(vec![b'x'; 90_000]).encode().len(), MAX_PACKET);
+    }
+
+    #[test]
+    fn descriptors_travel_and_a_dead_peer_is_end_of_file() {
+        let (parent, child) = pair().unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        child.tell_with_fd(&Ask::Console, file.as_fd()).unwrap();
+        assert_eq!(parent.receive().unwrap().unwrap().1.len(), 1);
+        drop(child);
+        assert!(parent.receive().unwrap().is_none());
+    }
+}

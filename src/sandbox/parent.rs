@@ -1,0 +1,311 @@
+//! [parent] Makes the container's process, serves what it asks, and owns it until it is kept.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::message::{self, Answer, Ask, ParentEnd};
+use super::{exec, init, stage};
+use crate::error::{Context, Error, Result};
+use crate::plan::{IdMapping, IdMaps, Rlimit};
+use crate::signals::Signals;
+use crate::sys::process::{self, CloneArgs, Forked, SingleThreaded};
+
+/// The container's process while it is set up: dropping it kills and reaps it.
+#[derive(Debug)]
+pub struct Child {
+    pid: Pid,
+    pidfd: Option<OwnedFd>,
+    socket: ParentEnd,
+    /// The process in between, until the container's process is born.
+    stage: Option<Pid>,
+    owned: bool,
+}
+
+/// Makes the process of create and run.
+pub fn spawn(setup: &mut init::Setup<'_>) -> Result<Child> {
+    let (socket, child_end) = message::pair().doing(|| "make a socket pair")?;
+    let single = SingleThreaded::prove().doing(|| "make sure of a single thread")?;
+    if stage::is_needed(setup.plan) {
+        return match process::clone(&single, &CloneArgs::default()).doing(|| "make the stage process")? {
+            Forked::Child => stage::run(setup, child_end),
+            Forked::Parent { pid, .. } => Ok(Child { pid, pidfd: None, socket, stage: Some(pid), owned: true }),
+        };
+    }
+    let args = CloneArgs { flags: stage::clone_flags(setup.plan), cgroup: setup.cgroup.into.as_ref().map(AsFd::as_fd) };
+    match process::clone(&single, &args).property(|| "linux.namespaces").doing(|| "make the container's process")? {
+        Forked::Child => init::run(setup, child_end),
+        Forked::Parent { pid, pidfd } => Ok(Child { pid, pidfd: Some(pidfd), socket, stage: None, owned: true }),
+    }
+}
+
+/// Makes the process of exec in the namespaces of the process behind `target`.
+pub fn spawn_exec(exec: &mut exec::Exec<'_>, target: OwnedFd) -> Result<Child> {
+    let (socket, child_end) = message::pair().doing(|| "make a socket pair")?;
+    let single = SingleThreaded::prove().doing(|| "make sure of a single thread")?;
+    let args = CloneArgs { flags: 0, cgroup: exec.cgroup.into.as_ref().map(AsFd::as_fd) };
+    match process::clone(&single, &args).doing(|| "make the stage process")? {
+        Forked::Child => stage::run_exec(exec, target, child_end),
+        Forked::Parent { pid, .. } => Ok(Child { pid, pidfd: None, socket, stage: Some(pid), owned: true }),
+    }
+}
+
+impl Child {
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// A descriptor for the container's process, once it is born.
+    pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        self.pidfd.as_ref().map(AsFd::as_fd)
+    }
+
+    pub fn answer(&self, answer: Answer) -> Result<()> {
+        self.socket.answer(answer, &[])
+    }
+
+    /// Answers Done with descriptors of mounts that the child attaches.
+    pub fn give_mounts(&self, mounts: &[OwnedFd]) -> Result<()> {
+        use std::os::fd::AsRawFd;
+        let numbers: Vec<_> = mounts.iter().map(AsRawFd::as_raw_fd).collect();
+        self.socket.answer(Answer::Done, &numbers)
+    }
+
+    /// Waits until the container's process is born: at once, unless there is a stage.
+    pub fn wait_for_birth(&mut self, signals: &Signals) -> Result<()> {
+        while self.stage.is_some() {
+            signals.wait_readable(self.socket.as_fd())?;
+            match self.socket.receive()? {
+                Some((Ask::Born(pid), mut fds)) => {
+                    let stage = self.stage.take();
+                    self.pid = Pid::from_raw(pid);
+                    self.pidfd = fds.pop();
+                    if let Some(stage) = stage {
+                        reap(stage);
+                    }
+                }
+                Some((Ask::Warn(text), _)) => log::warn!("{text}"),
+                Some((Ask::Failed(error), _)) => return Err(Error::decode(&error)),
+                Some((other, _)) => return Err(Error::other(format!("the stage process asked for {other:?}"))),
+                None => return Err(self.ended_early()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves the child until it is ready: warnings are logged, failures end it, all else goes to `serve`.
+    pub fn serve(
+        &self,
+        signals: &Signals,
+        mut serve: impl FnMut(&Self, Ask, Vec<OwnedFd>) -> Result<()>,
+    ) -> Result<()> {
+        loop {
+            signals.wait_readable(self.socket.as_fd())?;
+            match self.socket.receive()? {
+                Some((Ask::Ready, _)) => return Ok(()),
+                Some((Ask::Warn(text), _)) => log::warn!("{text}"),
+                Some((Ask::Failed(error), _)) => return Err(Error::decode(&error)),
+                Some((ask, fds)) => serve(self, ask, fds)?,
+                None => return Err(self.ended_early()),
+            }
+        }
+    }
+
+    /// Waits for execve(2) of a child that was told to start.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub fn wait_for_execve(&self) -> Result<()> {
+        loop {
+            match self.socket.receive()? {
+                None => return Ok(()),
+                Some((Ask::Failed(error), _)) => return Err(Error::decode(&error)),
+                Some((Ask::Warn(text), _)) => log::warn!("{text}"),
+                Some((other, _)) => return Err(Error::other(format!("the container process asked for {other:?}"))),
+            }
+        }
+    }
+
+    /// The process is not this program's any more: it stays.
+    pub fn keep(mut self) -> (Pid, Option<OwnedFd>) {
+        self.owned = false;
+        (self.pid, self.pidfd.take())
+    }
+
+    /// The error for a child that ended without a word.
+    fn ended_early(&self) -> Error {
+        let how = match waitpid(self.pid, None) {
+            Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _)) => "was killed (is the memory limit too low to set it up?)",
+            Ok(WaitStatus::Signaled(_, Signal::SIGSYS, _)) => "was killed by its own seccomp filter",
+            _ => "ended before it was ready",
+        };
+        Error::other(format!("the container's process {how}"))
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.owned {
+            return;
+        }
+        if let Some(stage) = self.stage.take() {
+            // What the stage made dies with this process's end of the socket, or is reaped below.
+            let _ = kill(stage, Signal::SIGKILL);
+            reap(stage);
+            self.reap_born();
+            return;
+        }
+        // It is this process's child and not reaped, so the PID is its own.
+        let _ = kill(self.pid, Signal::SIGKILL);
+        reap(self.pid);
+    }
+}
+
+impl Child {
+    /// A process that the stage made without telling: told later, or never.
+    fn reap_born(&self) {
+        while let Ok(Some((ask, _))) = self.socket.receive() {
+            if let Ask::Born(pid) = ask {
+                let pid = Pid::from_raw(pid);
+                // A child of this process by CLONE_PARENT.
+                let _ = kill(pid, Signal::SIGKILL);
+                reap(pid);
+                return;
+            }
+        }
+    }
+}
+
+/// Waits for the end of a child.
+pub fn reap(pid: Pid) {
+    // ECHILD: someone else's, or reaped already; there is nothing more to wait for.
+    while waitpid(pid, Some(WaitPidFlag::__WALL)) == Err(Errno::EINTR) {}
+}
+
+/// Writes uid_map and gid_map of `pid`: directly, or by newuidmap(1) and newgidmap(1) where the kernel asks for privilege.
+pub fn map_ids(pid: Pid, maps: &IdMaps, rootless: bool) -> Result<()> {
+    let uid = (Uids, maps.uid.as_slice());
+    let gid = (Gids, maps.gid.as_slice());
+    if rootless && maps.gid.len() == 1 && maps.gid[0].size == 1 {
+        // user_namespaces(7): without privilege a gid map needs setgroups denied first.
+        deny_setgroups(pid)?;
+    }
+    write_map(pid, uid.0, uid.1, rootless)?;
+    write_map(pid, gid.0, gid.1, rootless)
+}
+
+use MapKind::{Gids, Uids};
+
+#[derive(Clone, Copy)]
+enum MapKind {
+    Uids,
+    Gids,
+}
+
+impl MapKind {
+    fn file(self) -> &'static str {
+        match self {
+            Uids => "uid_map",
+            Gids => "gid_map",
+        }
+    }
+    fn property(self) -> &'static str {
+        match self {
+            Uids => "linux.uidMappings",
+            Gids => "linux.gidMappings",
+        }
+    }
+    fn helper(self) -> &'static str {
+        match self {
+            Uids => "newuidmap",
+            Gids => "newgidmap",
+        }
+    }
+    fn ranges(self) -> &'static str {
+        match self {
+            Uids => "/etc/subuid",
+            Gids => "/etc/subgid",
+        }
+    }
+}
+
+fn deny_setgroups(pid: Pid) -> Result<()> {
+    match std::fs::write(format!("/proc/{pid}/setgroups"), "deny") {
+        // Before 3.19 there was no such file, and no need for it.
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        other => other.doing(|| "write \"deny\" to /proc/PID/setgroups"),
+    }
+}
+
+/// Lines of a map as the kernel and newuidmap(1) take them.
+fn map_text(map: &[IdMapping]) -> String {
+    map.iter().map(|m| format!("{} {} {}\n", m.container, m.host, m.size)).collect()
+}
+
+fn write_map(pid: Pid, kind: MapKind, map: &[IdMapping], rootless: bool) -> Result<()> {
+    let path = format!("/proc/{pid}/{}", kind.file());
+    let written = std::fs::write(&path, map_text(map)).map_err(Error::from);
+    match written {
+        Err(error) if rootless && error.errno() == Some(Errno::EPERM) => run_helper(pid, kind, map),
+        other => other.property(|| kind.property()).doing(|| format!("write {}", kind.file())),
+    }
+}
+
+fn run_helper(pid: Pid, kind: MapKind, map: &[IdMapping]) -> Result<()> {
+    let helper = kind.helper();
+    let numbers = map.iter().flat_map(|m| [m.container, m.host, m.size]).map(|n| n.to_string());
+    let output = std::process::Command::new(helper).arg(pid.to_string()).args(numbers).output();
+    let said = match output {
+        Ok(output) if output.status.success() => return Ok(()),
+        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; "),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::config(kind.property(), format!("{helper} not found"))
+                .hint("install it: package uidmap on Debian, shadow-utils on Fedora"));
+        }
+        Err(e) => return Err(e).doing(|| format!("run {helper}")),
+    };
+    Err(Error::config(kind.property(), said))
+        .doing(|| format!("run {helper}"))
+        .hint(|| format!("does {} give this user the ids of the mapping?", kind.ranges()))
+}
+
+/// Sets rlimits of the container's process with this process's privilege: a user namespace may not raise any.
+pub fn set_rlimits(pid: Pid, rlimits: &[Rlimit]) -> Result<()> {
+    for rlimit in rlimits {
+        process::prlimit(pid, rlimit.resource, rlimit.soft, rlimit.hard)
+            .property(|| format!("process.rlimits[{}]", rlimit.index))
+            .doing(|| format!("set {} to {}:{}", rlimit.name, rlimit.soft, rlimit.hard))
+            .hint(|| "raising a hard limit needs CAP_SYS_RESOURCE, and RLIMIT_NOFILE ends at fs.nr_open")?;
+    }
+    Ok(())
+}
+
+/// Sets oom_score_adj of the container's process, with this process's privilege.
+pub fn set_oom_score_adj(pid: Pid, value: Option<i32>, rootless: bool) -> Result<()> {
+    let Some(value) = value else { return Ok(()) };
+    match std::fs::write(format!("/proc/{pid}/oom_score_adj"), value.to_string()) {
+        // As runc: without privilege it cannot be lowered, and engines ask for it by default.
+        Err(e) if rootless && matches!(e.raw_os_error(), Some(libc::EACCES | libc::EPERM)) => Ok(()),
+        other => other
+            .property(|| "process.oomScoreAdj")
+            .doing(|| format!("write {value} to oom_score_adj"))
+            .hint(|| "lowering it needs CAP_SYS_RESOURCE"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_is_written_as_the_kernel_reads_it() {
+        let map = [
+            IdMapping { container: 0, host: 1000, size: 1 },
+            IdMapping { container: 1, host: 100_000, size: 65_536 },
+        ];
+        assert_eq!(map_text(&map), "0 1000 1\n1 100000 65536\n");
+    }
+}

@@ -1,0 +1,183 @@
+//! [stage] A process between the parent and the container's: it joins namespaces, and what it makes is born in them.
+//!
+//! Needed where one clone3(2) is not enough: setns(2) of a PID or time namespace changes only later children; a user
+//! namespace must be joined before others are made in it; and exec, whose process must have the container's root from
+//! its first instruction: a process in the container's PID namespace that still had the host's root would show it to a
+//! container process with CAP_SYS_PTRACE (CVE-2016-9962).
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns, unshare};
+
+use super::init::{Setup, become_root};
+use super::message::{Ask, ChildEnd};
+use super::{NAMESPACE_KINDS, NamespaceKind, exec, init, namespace_flags};
+use crate::error::{Context, Error, Result};
+use crate::plan::{Namespace, Plan, TimeOffsets};
+use crate::sys::process::{self, CloneArgs, Forked, SingleThreaded};
+
+/// A namespace of linux.namespaces with a path, opened by the parent.
+pub struct Joined {
+    pub kind: &'static NamespaceKind,
+    pub fd: OwnedFd,
+}
+
+/// Whether a container of this plan needs a stage.
+pub fn is_needed(plan: &Plan) -> bool {
+    let namespaces = &plan.namespaces;
+    let joins = |namespace: &Namespace| matches!(namespace, Namespace::Join(_));
+    joins(&namespaces.pid)
+        || namespaces.time.is_own()
+        || joins(&namespaces.user)
+        // What is joined belongs to the host's user namespace, and a process in a new one has no say over it.
+        || (namespaces.user.is_new() && namespace_flags(namespaces, joins) != 0)
+}
+
+/// The namespaces that clone3(2) makes: the time namespace is unshared and the cgroup namespace comes later.
+pub fn clone_flags(plan: &Plan) -> u64 {
+    namespace_flags(&plan.namespaces, Namespace::is_new) & !(libc::CLONE_NEWTIME as u64 | libc::CLONE_NEWCGROUP as u64)
+}
+
+/// Joins what `joined` names, then makes the container's process and ends.
+pub fn run(setup: &mut Setup<'_>, parent: ChildEnd) -> ! {
+    let born = enter(setup.plan, setup.joined)
+        .and_then(|()| spawn(clone_flags(setup.plan), setup.cgroup.into.as_ref().map(AsFd::as_fd), &parent));
+    match born {
+        Ok(Role::Stage) => process::exit_now(0),
+        Ok(Role::Container) => init::run(setup, parent),
+        Err(error) => fail(&parent, &error),
+    }
+}
+
+/// Joins the namespaces of the process behind `target`, then makes the process of exec and ends.
+pub fn run_exec(exec: &mut exec::Exec<'_>, target: OwnedFd, parent: ChildEnd) -> ! {
+    let entered = (|| {
+        exec.before_joining()?;
+        // Nothing of the host is open any more when the first instruction runs inside.
+        exec.close_foreign_descriptors(&[parent.as_fd(), target.as_fd()])?;
+        join_all_of(target.as_fd(), exec.namespaces)?;
+        drop(target);
+        spawn(0, None, &parent)
+    })();
+    match entered {
+        Ok(Role::Stage) => process::exit_now(0),
+        Ok(Role::Container) => exec::run(exec, parent),
+        Err(error) => fail(&parent, &error),
+    }
+}
+
+fn fail(parent: &ChildEnd, error: &Error) -> ! {
+    // A parent that is gone has nobody to tell.
+    let _ = parent.tell(&Ask::Failed(error.encode()));
+    process::exit_now(1)
+}
+
+enum Role {
+    Stage,
+    Container,
+}
+
+/// Makes the container's process a child of this one's parent (CLONE_PARENT) and tells its PID.
+fn spawn(flags: u64, cgroup: Option<BorrowedFd<'_>>, parent: &ChildEnd) -> Result<Role> {
+    let single = SingleThreaded::after_clone();
+    let args = CloneArgs { flags: flags | libc::CLONE_PARENT as u64, cgroup };
+    match process::clone(&single, &args).doing(|| "make the container's process")? {
+        Forked::Child => Ok(Role::Container),
+        Forked::Parent { pid, pidfd } => {
+            parent.tell_with_fd(&Ask::Born(pid.as_raw()), pidfd.as_fd())?;
+            Ok(Role::Stage)
+        }
+    }
+}
+
+fn enter(plan: &Plan, joined: &[Joined]) -> Result<()> {
+    // First with the caller's privilege; what belongs to the user namespace that is joined is tried again after it.
+    let mut later = vec![];
+    for namespace in joined.iter().filter(|joined| joined.kind.name != "user") {
+        match namespace.join() {
+            Err(error) if error.errno() == Some(Errno::EPERM) => later.push(namespace),
+            other => other?,
+        }
+    }
+    if let Some(user) = joined.iter().find(|joined| joined.kind.name == "user") {
+        user.join()?;
+        become_root()?;
+    }
+    for namespace in later {
+        namespace.join()?;
+    }
+    if plan.namespaces.time.is_new() {
+        make_time_namespace(&plan.time_offsets)?;
+    }
+    Ok(())
+}
+
+impl Joined {
+    pub fn join(&self) -> Result<()> {
+        let joined = setns(&self.fd, CloneFlags::from_bits_retain(self.kind.flag as libc::c_int));
+        joined.property(|| "linux.namespaces").doing(|| format!("join the {} namespace", self.kind.name))
+    }
+}
+
+/// A new time namespace with its offsets: they can be written until the first process is born in it (time_namespaces(7)).
+fn make_time_namespace(offsets: &TimeOffsets) -> Result<()> {
+    let flags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
+    unshare(flags).property(|| "linux.namespaces").doing(|| "make a time namespace")?;
+    let clocks = [("monotonic", offsets.monotonic), ("boottime", offsets.boottime)];
+    let lines = clocks.iter().filter_map(|(clock, offset)| {
+        let (seconds, nanoseconds) = (*offset)?;
+        Some(format!("{clock} {seconds} {nanoseconds}\n"))
+    });
+    let text: String = lines.collect();
+    if text.is_empty() {
+        return Ok(());
+    }
+    std::fs::write("/proc/self/timens_offsets", &text)
+        .property(|| "linux.timeOffsets")
+        .doing(|| format!("write {text:?} to /proc/self/timens_offsets"))
+}
+
+/// Joins all namespaces of a process at once (setns(2) with a pidfd, since 5.8), or one by one.
+fn join_all_of(target: BorrowedFd<'_>, namespaces: u64) -> Result<()> {
+    let flags = CloneFlags::from_bits_retain(namespaces as libc::c_int);
+    setns(target, flags).doing(|| "join the container's namespaces")?;
+    if namespaces & libc::CLONE_NEWUSER as u64 != 0 {
+        become_root()?;
+    }
+    Ok(())
+}
+
+/// Opens the namespaces that the plan joins by path, and makes sure of their kind.
+pub fn open_joined(plan: &Plan) -> Result<Vec<Joined>> {
+    let mut joined = vec![];
+    for kind in &NAMESPACE_KINDS {
+        let Namespace::Join(path) = (kind.of)(&plan.namespaces) else { continue };
+        let opened = open_namespace(path, kind);
+        let fd = opened
+            .property(|| "linux.namespaces")
+            .doing(|| format!("join the {} namespace {}", kind.name, path.display()))?;
+        joined.push(Joined { kind, fd });
+    }
+    Ok(joined)
+}
+
+fn open_namespace(path: &std::path::Path, kind: &NamespaceKind) -> Result<OwnedFd> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    let fd = OwnedFd::from(file);
+    let found = match process::namespace_type(fd.as_fd()) {
+        Err(Errno::ENOTTY) => return Err(Error::new(crate::error::Kind::Config, "it is no namespace")),
+        other => other?,
+    };
+    if found != kind.flag {
+        let is = NAMESPACE_KINDS.iter().find(|kind| kind.flag == found).map_or("other", |kind| kind.name);
+        return Err(Error::new(crate::error::Kind::Config, format!("it is a namespace of type {is}, not {}", kind.name)));
+    }
+    Ok(fd)
+}
+
+/// First descriptor number that is not one of the caller's `preserved` ones.
+pub fn first_own(preserved: u32) -> RawFd {
+    3 + preserved as RawFd
+}

@@ -1,0 +1,561 @@
+//! `<root>/<id>`: one directory a container, and what it tells.
+//!
+//! ```text
+//!   state.json    the record: written when the container is begun, when its process is born, when it is created
+//!   config.json   the configuration as create read it; later changes in the bundle have no effect
+//!   start         the socket on which a created container waits for `start`
+//! ```
+//!
+//! mkdir(2) decides who makes a container; flock(2) on the directory orders those who change it. The status is never
+//! stored: it is read from the process (pid and start time), its cgroup (frozen or not) and the start socket.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File};
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup;
+use crate::error::{Context, Error, Result};
+use crate::plan::{Hook, Namespace, Plan};
+use crate::sys::process;
+
+/// Format of `state.json`: a newer Kelson reads all older ones.
+const FORMAT: u32 = 1;
+
+/// What is known of a container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct State {
+    pub format: u32,
+    pub id: String,
+    /// The spec version of its config.json.
+    pub oci_version: String,
+    /// Absolute path of the bundle.
+    pub bundle: PathBuf,
+    /// Absolute path of the root file system on the host.
+    pub rootfs: PathBuf,
+    /// When create was called, RFC 3339 with nanoseconds, UTC.
+    pub created: String,
+    /// User id of who created it.
+    pub owner: u32,
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    /// Create has not come to its end (or never did: it was killed).
+    pub creating: bool,
+    /// The container's process in the caller's PID namespace; 0 before it is born.
+    pub pid: i32,
+    /// Field 22 of /proc/PID/stat: tells a process from a later one with the same PID.
+    pub start_time: u64,
+    /// Kinds of namespaces, as CLONE_NEW* bits, in which the container differs from its creator.
+    pub namespaces: u64,
+    /// The PID namespace was made for the container, not joined.
+    pub pid_namespace_is_new: bool,
+    /// The config has a process.
+    pub startable: bool,
+    #[serde(default)]
+    pub poststart: Vec<Hook>,
+    #[serde(default)]
+    pub poststop: Vec<Hook>,
+    pub cgroup: cgroup::Record,
+}
+
+/// runtime.md#state, and `paused`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Creating,
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+impl Status {
+    pub fn word(self) -> &'static str {
+        match self {
+            Status::Creating => "creating",
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Stopped => "stopped",
+        }
+    }
+}
+
+/// Refuses an id that is no plain file name of at most 255 bytes out of `[A-Za-z0-9_+.-]`.
+pub fn check_id(id: &str) -> Result<()> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_+.-".contains(&b);
+    if id.is_empty() || id.len() > 255 || id == "." || id == ".." || !id.bytes().all(allowed) {
+        let shown: String = id.chars().take(64).collect();
+        return Err(Error::usage(format!("invalid container id {shown:?}"))
+            .hint("1 to 255 characters out of A-Z a-z 0-9 _ + . -, and not \".\" or \"..\""));
+    }
+    Ok(())
+}
+
+/// Where state is kept when `--root` is not given.
+pub fn default_root(rootless: bool) -> PathBuf {
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(dir) if rootless && !dir.is_empty() => Path::new(&dir).join("kelson"),
+        _ => PathBuf::from("/run/kelson"),
+    }
+}
+
+/// A container's directory, held by this process alone.
+#[derive(Debug)]
+pub struct Locked {
+    dir: PathBuf,
+    lock: Flock<File>,
+}
+
+/// A container's directory while create is under way: dropping it removes the directory.
+#[derive(Debug)]
+pub struct Reserved(Option<Locked>);
+
+fn lock(dir: &Path) -> Result<Flock<File>> {
+    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(dir)?;
+    loop {
+        match Flock::lock(file.try_clone()?, FlockArg::LockExclusive) {
+            Err((_, Errno::EINTR)) => {}
+            other => return other.map_err(|(_, errno)| errno.into()),
+        }
+    }
+}
+
+/// Makes the directory of a new container; of several processes that try one wins.
+///
+/// # Errors
+/// A state error if the id is in use.
+pub fn reserve(root: &Path, id: &str) -> Result<Reserved> {
+    check_id(id)?;
+    let dir = root.join(id);
+    let make = || DirBuilder::new().mode(0o700).create(&dir);
+    let made = match make() {
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(root)
+                .doing(|| format!("make the state directory {}", root.display()))?;
+            make()
+        }
+        other => other,
+    };
+    match made {
+        Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {
+            return Err(Error::state(format!("container with id {id:?} already exists"))
+                .hint(format!("kelson delete {id}, or another id")));
+        }
+        other => other.doing(|| format!("make the state directory {}", dir.display()))?,
+    }
+    let lock = lock(&dir).doing(|| format!("lock {}", dir.display()))?;
+    Ok(Reserved(Some(Locked { dir, lock })))
+}
+
+impl Reserved {
+    /// The container is made: its directory stays.
+    pub fn keep(mut self) -> Option<Locked> {
+        self.0.take()
+    }
+
+    pub fn locked(&self) -> Option<&Locked> {
+        self.0.as_ref()
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if let Some(locked) = self.0.take() {
+            // Nobody is left to tell; what stays is found and removed by `delete`.
+            let _ = locked.remove();
+        }
+    }
+}
+
+impl Locked {
+    /// Waits for whoever changes the container, then holds it.
+    ///
+    /// # Errors
+    /// A state error "does not exist" if there is no such container.
+    pub fn open(root: &Path, id: &str) -> Result<Self> {
+        check_id(id)?;
+        let dir = root.join(id);
+        match lock(&dir) {
+            Ok(lock) => Ok(Self { dir, lock }),
+            Err(e) if e.errno() == Some(Errno::ENOENT) => Err(missing(id)),
+            Err(e) => Err(e).doing(|| format!("lock {}", dir.display())),
+        }
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Replaces the record; a reader sees the old one or the new one.
+    pub fn save(&self, state: &State) -> Result<()> {
+        let text = serde_json::to_vec(state).map_err(|e| Error::other(e.to_string()))?;
+        self.write("state.json", &text)
+    }
+
+    /// Replaces file `name`, which only the owner may read.
+    pub fn write(&self, name: &str, contents: &[u8]) -> Result<()> {
+        write_atomically(&self.dir.join(name), 0o600, contents)
+    }
+
+    /// The record; `None` if its maker was killed before the first one was written.
+    pub fn load(&self) -> Result<Option<State>> {
+        match read(&self.dir) {
+            Err(e) if e.errno() == Some(Errno::ENOENT) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// Makes the socket on which the container waits for `start`.
+    pub fn listen(&self) -> Result<OwnedFd> {
+        let path = short(&*self.lock, "start");
+        let listener = UnixListener::bind(path).doing(|| format!("make the start socket in {}", self.dir.display()))?;
+        Ok(listener.into())
+    }
+
+    /// Connects to a created container that waits.
+    pub fn connect(&self) -> Result<UnixStream> {
+        Ok(UnixStream::connect(short(&*self.lock, "start"))?)
+    }
+
+    /// From here on the container counts as started.
+    pub fn forget_start_socket(&self) -> Result<()> {
+        match fs::remove_file(self.dir.join("start")) {
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    /// Removes the directory; the id is free again.
+    pub fn remove(self) -> Result<()> {
+        fs::remove_dir_all(&self.dir).doing(|| format!("remove {}", self.dir.display()))
+    }
+}
+
+/// A path of at most 108 bytes (unix(7)) to `name` in an open directory, however long its own path is.
+fn short(dir: &impl AsFd, name: &str) -> String {
+    format!("/proc/self/fd/{}/{name}", dir.as_fd().as_raw_fd())
+}
+
+/// Writes `path` so that a reader sees the old contents or all of the new.
+pub fn write_atomically(path: &Path, mode: u32, contents: &[u8]) -> Result<()> {
+    let doing = || format!("write {}", path.display());
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(&temporary)
+        .and_then(|mut file| file.write_all(contents))
+        .and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // The first failure is what is told; the file may not exist at all.
+        let _ = fs::remove_file(&temporary);
+    }
+    written.doing(doing)
+}
+
+fn missing(id: &str) -> Error {
+    Error::state(format!("container {id:?} does not exist"))
+}
+
+fn read(dir: &Path) -> Result<State> {
+    let path = dir.join("state.json");
+    let text = fs::read(&path)?;
+    let state: State = serde_json::from_slice(&text)
+        .map_err(|e| Error::other(e.to_string()))
+        .doing(|| format!("read {}", path.display()))?;
+    if state.format > FORMAT {
+        return Err(Error::state(format!("{} has format {}, this Kelson knows {FORMAT}", path.display(), state.format))
+            .hint("use the newer Kelson that made the container"));
+    }
+    Ok(state)
+}
+
+/// Reads the record of container `id` without waiting for anybody.
+///
+/// # Errors
+/// A state error "does not exist" if there is no such container.
+pub fn load(root: &Path, id: &str) -> Result<State> {
+    check_id(id)?;
+    match read(&root.join(id)) {
+        Err(e) if e.errno() == Some(Errno::ENOENT) => Err(missing(id)),
+        other => other,
+    }
+}
+
+/// The configuration that create read.
+pub fn config(root: &Path, id: &str) -> Result<String> {
+    let path = root.join(id).join("config.json");
+    fs::read_to_string(&path).doing(|| format!("read {}", path.display()))
+}
+
+/// Ids of all containers below `root`, sorted.
+///
+/// # Errors
+/// `ENOENT` if the root does not exist.
+pub fn ids(root: &Path) -> Result<Vec<String>> {
+    let mut ids: Vec<String> = fs::read_dir(root)?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| check_id(name).is_ok())
+        .collect();
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+impl State {
+    /// A record for a container that is begun now.
+    pub fn begin(id: &str, plan: &Plan, cgroup: cgroup::Record) -> Self {
+        Self {
+            format: FORMAT,
+            id: id.to_owned(),
+            oci_version: plan.oci_version.clone(),
+            bundle: plan.bundle.clone(),
+            rootfs: plan.root.path.clone(),
+            created: crate::log::rfc3339(std::time::SystemTime::now()),
+            owner: nix::unistd::geteuid().as_raw(),
+            annotations: plan.annotations.clone(),
+            creating: true,
+            pid: 0,
+            start_time: 0,
+            namespaces: crate::sandbox::namespace_flags(&plan.namespaces, Namespace::is_own),
+            pid_namespace_is_new: plan.namespaces.pid.is_new(),
+            startable: plan.process.is_some(),
+            poststart: plan.hooks.poststart.clone(),
+            poststop: plan.hooks.poststop.clone(),
+            cgroup,
+        }
+    }
+
+    /// What the container is now, as the kernel tells.
+    pub fn status(&self, root: &Path) -> Result<Status> {
+        if !self.is_alive() {
+            return Ok(if self.creating && is_locked(&root.join(&self.id)) { Status::Creating } else { Status::Stopped });
+        }
+        if self.creating {
+            return Ok(Status::Creating);
+        }
+        if self.cgroup.is_frozen()? {
+            return Ok(Status::Paused);
+        }
+        Ok(if self.waits_for_start(root) { Status::Created } else { Status::Running })
+    }
+
+    /// The container's process runs: it exists, is the one that create made, and is no zombie.
+    pub fn is_alive(&self) -> bool {
+        self.pid > 0
+            && matches!(stat(Pid::from_raw(self.pid)), Some((time, alive)) if alive && time == self.start_time)
+    }
+
+    /// The container's process, held so that it cannot be taken for another.
+    ///
+    /// # Errors
+    /// A state error "container not running" if it ended, even if its PID is in use again.
+    pub fn open_process(&self) -> Result<Target> {
+        let gone = || Error::state("container not running");
+        if self.pid <= 0 {
+            return Err(gone());
+        }
+        let pid = Pid::from_raw(self.pid);
+        let pidfd = match process::pidfd_open(pid) {
+            Ok(pidfd) => Some(pidfd),
+            // Hidden by a filter, or a kernel before 5.3.
+            Err(Errno::ENOSYS) => None,
+            Err(Errno::ESRCH) => return Err(gone()),
+            Err(errno) => return Err(errno).doing(|| format!("open process {pid}")),
+        };
+        // Looked at after the descriptor is held: it cannot be another process from here on.
+        if !self.is_alive() {
+            return Err(gone());
+        }
+        Ok(Target { pid, pidfd })
+    }
+
+    /// The container's process is the first of a PID namespace: its end is the end of all others.
+    pub fn has_own_pid_namespace(&self) -> bool {
+        self.pid_namespace_is_new
+    }
+
+    /// Somebody listens on the start socket: the container's process, which closes it by execve(2).
+    fn waits_for_start(&self, root: &Path) -> bool {
+        let dir = root.join(&self.id);
+        if fs::symlink_metadata(dir.join("start")).is_err() {
+            return false;
+        }
+        let Ok(dir) = File::open(&dir) else { return false };
+        // A connection without a word is no start: the container's process goes on waiting.
+        UnixStream::connect(short(&dir, "start")).is_ok()
+    }
+
+    /// What the specification calls the state of a container (runtime.md#state), as JSON.
+    pub fn to_oci(&self, status: Status) -> Result<String> {
+        #[derive(Serialize)]
+        struct Oci<'s> {
+            #[serde(rename = "ociVersion")]
+            oci_version: &'s str,
+            id: &'s str,
+            status: &'s str,
+            #[serde(skip_serializing_if = "is_zero")]
+            pid: i32,
+            bundle: &'s Path,
+            #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+            annotations: &'s BTreeMap<String, String>,
+        }
+        fn is_zero(pid: &i32) -> bool {
+            *pid == 0
+        }
+        let pid = if status == Status::Stopped { 0 } else { self.pid };
+        let oci = Oci {
+            oci_version: &self.oci_version,
+            id: &self.id,
+            status: status.word(),
+            pid,
+            bundle: &self.bundle,
+            annotations: &self.annotations,
+        };
+        serde_json::to_string(&oci).map_err(|e| Error::other(e.to_string()))
+    }
+}
+
+/// A process that is signalled and waited for.
+#[derive(Debug)]
+pub struct Target {
+    pid: Pid,
+    /// `None` where the kernel hides pidfd_open(2).
+    pidfd: Option<OwnedFd>,
+}
+
+impl Target {
+    /// A child of this process that is not reaped yet: its PID is its own.
+    pub fn of_child(pid: Pid, pidfd: Option<OwnedFd>) -> Self {
+        Self { pid, pidfd }
+    }
+
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Gives the descriptor away.
+    pub fn into_pidfd(self) -> Option<OwnedFd> {
+        self.pidfd
+    }
+
+    /// Sends `signal`, 0 to 64; `ESRCH` if the process has ended.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        let sent = match &self.pidfd {
+            Some(pidfd) => process::pidfd_send_signal(pidfd.as_fd(), signal),
+            None => process::kill(self.pid, signal),
+        };
+        match sent {
+            Err(Errno::ESRCH) => Err(Error::from(Errno::ESRCH).hint("container not running")),
+            other => other.doing(|| format!("send signal {signal} to process {}", self.pid)),
+        }
+    }
+
+    /// Waits until the process has ended, at most [`END_TIMEOUT`] long after a SIGKILL.
+    pub fn wait_end(&self) -> Result<()> {
+        let deadline = Instant::now() + END_TIMEOUT;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Error::other(format!("process {} does not end {END_TIMEOUT:?} after SIGKILL", self.pid))
+                    .hint("it may wait for a device or a network file system: see its stack in /proc"));
+            }
+            let ended = match &self.pidfd {
+                Some(pidfd) => {
+                    let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+                    let timeout = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
+                    poll(&mut polled, timeout) == Ok(1)
+                }
+                None => match stat(self.pid) {
+                    Some((_, true)) => {
+                        // Without pidfds there is no event to wait for in a process that is no child.
+                        std::thread::sleep(Duration::from_millis(1));
+                        false
+                    }
+                    _ => true,
+                },
+            };
+            if ended {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// How long a killed process may take to end.
+const END_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Another process holds the directory: a create is under way.
+fn is_locked(dir: &Path) -> bool {
+    let Ok(file) = File::open(dir) else { return false };
+    matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK)))
+}
+
+/// Start time of a process (clock ticks since boot), and whether it still runs; `None` if there is none.
+fn stat(pid: Pid) -> Option<(u64, bool)> {
+    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    parse_stat(&text)
+}
+
+/// Fields 3 and 22 of proc(5)'s stat; the command name before them may hold anything, so they are counted from its end.
+fn parse_stat(text: &[u8]) -> Option<(u64, bool)> {
+    let after_name = text.iter().rposition(|&b| b == b')')? + 2;
+    let mut fields = std::str::from_utf8(text.get(after_name..)?).ok()?.split(' ');
+    let alive = !matches!(fields.next()?, "Z" | "X" | "x");
+    Some((fields.nth(18)?.parse().ok()?, alive))
+}
+
+/// Start time of a running process.
+pub fn start_time(pid: Pid) -> Result<u64> {
+    stat(pid).map(|(time, _)| time).ok_or_else(|| Error::from(Errno::ESRCH)).doing(|| format!("read /proc/{pid}/stat"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_plain_file_names() {
+        for good in ["a", "web-1", "x.y_z+w", "..a", &"a".repeat(255)] {
+            assert!(check_id(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "/a", "a b", "ü", "a\0", "a%s\n", &"a".repeat(256)] {
+            assert!(check_id(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_start_time_is_found_behind_any_command_name() {
+        let text = b"7 (a) Z 1) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 0 0";
+        assert_eq!(parse_stat(text), Some((4242, true)));
+        let zombie = b"7 (a) Z 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 0 0";
+        assert_eq!(parse_stat(zombie), Some((4242, false)));
+    }
+
+    #[test]
+    fn one_of_two_reservations_wins_and_a_dropped_one_leaves_nothing() {
+        let root = std::env::temp_dir().join(format!("kelson-state-{}", std::process::id()));
+        let first = reserve(&root, "x").unwrap();
+        assert!(reserve(&root, "x").is_err());
+        drop(first);
+        assert!(!root.join("x").exists());
+        fs::remove_dir(&root).unwrap();
+    }
+}

@@ -1,0 +1,100 @@
+//! Descriptors: close_range(2), received and inherited descriptors, umask-safe moves.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+
+use super::check;
+
+/// What close_range(2) does with each descriptor.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum CloseRange {
+    Close,
+    /// Marks them close-on-exec (since 5.11).
+    OnExec,
+}
+
+/// Closes, or marks close-on-exec, all descriptors from `first` on.
+///
+/// # Errors
+/// What reading /proc/self/fd gives, where the kernel lacks close_range(2) (before 5.9) or its flag (before 5.11).
+pub fn close_from(first: RawFd, how: CloseRange) -> nix::Result<()> {
+    close_between(first, RawFd::MAX, how)
+}
+
+/// Closes, or marks close-on-exec, the descriptors from `first` to `last`, both included.
+pub fn close_between(first: RawFd, last: RawFd, how: CloseRange) -> nix::Result<()> {
+    if first > last {
+        return Ok(());
+    }
+    let flags = if how == CloseRange::OnExec { libc::CLOSE_RANGE_CLOEXEC } else { 0 };
+    // SAFETY: takes integers; callers own or have given up every descriptor from `first` on, which is what they ask for.
+    match check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }) {
+        Err(Errno::ENOSYS | Errno::EINVAL | Errno::EPERM) => close_listed(first, last, how),
+        other => other.map(drop),
+    }
+}
+
+fn close_listed(first: RawFd, last: RawFd, how: CloseRange) -> nix::Result<()> {
+    let listed = std::fs::read_dir("/proc/self/fd").map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
+    let open: Vec<RawFd> = listed
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|fd| (first..=last).contains(fd))
+        .collect();
+    for fd in open {
+        match how {
+            // The listing's own descriptor is among them and is closed already: EBADF is expected.
+            // SAFETY: as above: the caller gave these descriptors up.
+            CloseRange::Close => _ = unsafe { libc::close(fd) },
+            // SAFETY: F_SETFD takes an integer.
+            CloseRange::OnExec => _ = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) },
+        }
+    }
+    Ok(())
+}
+
+/// Lets a descriptor survive execve(2).
+pub fn keep_on_exec(fd: RawFd) -> nix::Result<()> {
+    // SAFETY: F_SETFD takes an integer; a descriptor that is not open gives EBADF.
+    Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }).map(drop)
+}
+
+/// Whether descriptor number `fd` is open.
+pub fn is_open(fd: RawFd) -> bool {
+    // SAFETY: F_GETFD takes no argument and only asks.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
+}
+
+/// Makes `to` a copy of `from` that survives execve(2); what was open as `to` is closed (dup2(2)).
+pub fn copy_over(from: BorrowedFd<'_>, to: RawFd) -> nix::Result<()> {
+    if from.as_raw_fd() == to {
+        return keep_on_exec(to);
+    }
+    // SAFETY: callers use it for 0, 1 and 2 and for preserved descriptors, which no OwnedFd of this program owns.
+    Errno::result(unsafe { libc::dup2(from.as_raw_fd(), to) }).map(drop)
+}
+
+/// Takes ownership of descriptors that SCM_RIGHTS brought (unix(7)).
+pub fn adopt_received(fds: &[RawFd]) -> Vec<OwnedFd> {
+    // SAFETY: recvmsg(2) made these descriptors for this process and nobody else owns them.
+    fds.iter().map(|&fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect()
+}
+
+/// The standard streams, which stay open for the whole life of the process.
+pub fn standard_stream(number: RawFd) -> BorrowedFd<'static> {
+    debug_assert!((0..=2).contains(&number));
+    // SAFETY: `start_up` in main makes sure that 0, 1 and 2 are open, and nothing in this program closes them.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}
+
+/// Borrows an inherited descriptor that the caller named by number (`--preserve-fds`, LISTEN_FDS).
+///
+/// # Errors
+/// `EBADF` if it is not open.
+pub fn inherited(number: RawFd) -> nix::Result<BorrowedFd<'static>> {
+    if !is_open(number) {
+        return Err(Errno::EBADF);
+    }
+    // SAFETY: it is open, was inherited, and no OwnedFd of this program refers to it.
+    Ok(unsafe { BorrowedFd::borrow_raw(number) })
+}

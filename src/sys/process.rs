@@ -1,0 +1,276 @@
+//! Processes: clone3(2), pidfd_open(2), pidfd_send_signal(2), prctl(2), capset(2), keyctl(2).
+
+use std::ffi::{CStr, c_int, c_ulong};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+use super::check;
+
+/// Flags of clone3(2) that libc lacks or truncates: its own `CLONE_INTO_CGROUP` is an `i32` that overflows to 0.
+pub const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+pub const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Proof that the process has one thread, so that a child made by a bare clone3(2) may allocate and lock.
+pub struct SingleThreaded(());
+
+impl SingleThreaded {
+    /// # Errors
+    /// `EBUSY` if there is a second thread: a lock that it holds would stay locked for ever in the child.
+    pub fn prove() -> nix::Result<Self> {
+        // proc(5): /proc/self/task has a directory for each thread, and st_nlink counts directories.
+        match nix::sys::stat::stat("/proc/self/task")?.st_nlink {
+            3 => Ok(Self(())),
+            _ => Err(Errno::EBUSY),
+        }
+    }
+
+    /// For a process that [`clone`] made and that started no thread: it began with the one that called.
+    pub fn after_clone() -> Self {
+        Self(())
+    }
+}
+
+/// What fork(2) tells its two processes apart by.
+pub enum Forked {
+    Parent { pid: Pid, pidfd: OwnedFd },
+    Child,
+}
+
+/// How a child is made.
+#[derive(Default)]
+pub struct CloneArgs<'fd> {
+    /// CLONE_NEW* and CLONE_PARENT; CLONE_PIDFD is always added.
+    pub flags: u64,
+    /// A cgroup v2 directory in which the child is born (since 5.7).
+    pub cgroup: Option<BorrowedFd<'fd>>,
+}
+
+/// Layout of `struct clone_args` (linux/sched.h), version 2: up to `cgroup`.
+#[repr(C, align(8))]
+#[derive(Default)]
+struct RawCloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// Makes a child with fork semantics in the namespaces that `args.flags` asks for; handled signals are reset in it.
+///
+/// # Errors
+/// `ENOSYS` where the kernel or a filter has no clone3(2) and a cgroup is asked for; without one clone(2) is used.
+pub fn clone(_proof: &SingleThreaded, args: &CloneArgs<'_>) -> nix::Result<Forked> {
+    let mut pidfd: c_int = -1;
+    let mut raw = RawCloneArgs {
+        flags: args.flags | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND,
+        pidfd: &raw mut pidfd as u64,
+        // clone(2): a sibling (CLONE_PARENT) has its creator's exit signal and may not name one.
+        exit_signal: if args.flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 },
+        ..Default::default()
+    };
+    if let Some(cgroup) = args.cgroup {
+        raw.flags |= CLONE_INTO_CGROUP;
+        raw.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: `raw` has the layout and size of clone_args and outlives the call; without CLONE_VM and with no stack the
+    // child runs on its own copy of this one; `_proof` says that no other thread can hold a lock that is copied.
+    let returned = unsafe { libc::syscall(libc::SYS_clone3, &raw mut raw, size_of::<RawCloneArgs>()) };
+    let pid = match Errno::result(returned) {
+        Err(Errno::ENOSYS) if args.cgroup.is_none() => clone_without_clone3(args.flags, &mut pidfd)?,
+        other => other?,
+    };
+    if pid == 0 {
+        return Ok(Forked::Child);
+    }
+    // SAFETY: CLONE_PIDFD succeeded, so the kernel stored a new descriptor that nobody else owns.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Forked::Parent { pid: Pid::from_raw(pid as i32), pidfd })
+}
+
+/// clone(2) in place of clone3(2), for kernels before 5.3 and filters that hide it.
+fn clone_without_clone3(flags: u64, pidfd: &mut c_int) -> nix::Result<libc::c_long> {
+    let flags = flags | libc::CLONE_PIDFD as u64 | libc::SIGCHLD as u64;
+    // SAFETY: no CLONE_VM and a null stack: the child runs on its own copy of this stack; with CLONE_PIDFD the third
+    // argument is where the descriptor is stored, and `pidfd` is valid for that.
+    check(unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, &raw mut *pidfd, 0usize, 0usize) })
+}
+
+/// Gives a descriptor for process `pid` (pidfd_open(2), since 5.3).
+pub fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: takes two integers and touches no memory.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    // SAFETY: the call succeeded, so it is a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Sends `signal` (0 only asks) to the process behind `pidfd` (pidfd_send_signal(2), since 5.1).
+pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> nix::Result<()> {
+    let no_info: *const libc::siginfo_t = std::ptr::null();
+    // SAFETY: a null siginfo is allowed and means what kill(2) sends.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0) }).map(drop)
+}
+
+/// Sends any signal from 0 to 64 by PID (kill(2)): the caller knows that it is the right process still.
+pub fn kill(pid: Pid, signal: i32) -> nix::Result<()> {
+    // SAFETY: takes integers only.
+    Errno::result(unsafe { libc::kill(pid.as_raw(), signal) }).map(drop)
+}
+
+fn prctl(option: c_int, argument: c_ulong) -> nix::Result<c_int> {
+    // SAFETY: the options that this module uses take integers only.
+    Errno::result(unsafe { libc::prctl(option, argument, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong) })
+}
+
+/// Whether others may attach with ptrace(2) and read /proc/PID (PR_SET_DUMPABLE).
+pub fn set_dumpable(dumpable: bool) -> nix::Result<()> {
+    prctl(libc::PR_SET_DUMPABLE, dumpable.into()).map(drop)
+}
+
+/// Copies descriptor `number` of the process behind `pidfd` into this one (pidfd_getfd(2), since 5.6).
+pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, number: i32) -> nix::Result<OwnedFd> {
+    // SAFETY: takes integers only.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) })?;
+    // SAFETY: the call succeeded, so it is a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// The signal that this process gets when its parent ends; 0 is none (PR_SET_PDEATHSIG).
+pub fn set_parent_death_signal(signal: c_int) -> nix::Result<()> {
+    prctl(libc::PR_SET_PDEATHSIG, signal as c_ulong).map(drop)
+}
+
+/// Orphans below this process become its children (PR_SET_CHILD_SUBREAPER).
+pub fn set_child_subreaper() -> nix::Result<()> {
+    prctl(libc::PR_SET_CHILD_SUBREAPER, 1).map(drop)
+}
+
+/// No execve(2) gains privileges from here on (PR_SET_NO_NEW_PRIVS).
+pub fn set_no_new_privileges() -> nix::Result<()> {
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map(drop)
+}
+
+/// Permitted capabilities survive a change of the user id until the next execve(2) (PR_SET_KEEPCAPS).
+pub fn set_keep_capabilities(keep: bool) -> nix::Result<()> {
+    prctl(libc::PR_SET_KEEPCAPS, keep.into()).map(drop)
+}
+
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: c_int,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+
+/// The effective, permitted and inheritable sets of this process, bit n for capability n (capget(2)).
+pub fn capabilities() -> nix::Result<[u64; 3]> {
+    let mut header = CapHeader { version: LINUX_CAPABILITY_VERSION_3, pid: 0 };
+    let mut data = [CapData::default(); 2];
+    // SAFETY: version 3 reads a header and writes two data elements; both are valid for that.
+    check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
+    let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    Ok([
+        join(data[0].effective, data[1].effective),
+        join(data[0].permitted, data[1].permitted),
+        join(data[0].inheritable, data[1].inheritable),
+    ])
+}
+
+/// Sets the three sets of this process at once (capset(2)).
+pub fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> nix::Result<()> {
+    let mut header = CapHeader { version: LINUX_CAPABILITY_VERSION_3, pid: 0 };
+    let half = |shift: u32| CapData {
+        effective: (effective >> shift) as u32,
+        permitted: (permitted >> shift) as u32,
+        inheritable: (inheritable >> shift) as u32,
+    };
+    let data = [half(0), half(32)];
+    // SAFETY: version 3 reads a header and two data elements; both are valid for that.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) }).map(drop)
+}
+
+const KEYCTL_JOIN_SESSION_KEYRING: c_int = 1;
+const KEYCTL_DESCRIBE: c_int = 6;
+const KEYCTL_SETPERM: c_int = 5;
+
+/// Joins a session keyring called `name`, a new one if there is none, and gives its serial number (keyctl(2)).
+pub fn join_session_keyring(name: &CStr) -> nix::Result<i32> {
+    // SAFETY: `name` is a C string and outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) }).map(|id| id as i32)
+}
+
+/// Permission mask of key `id`, the hexadecimal fourth field of its description.
+pub fn keyring_permissions(id: i32) -> nix::Result<u32> {
+    let mut text = [0u8; 256];
+    // SAFETY: `text` is valid for writes of its length.
+    let length =
+        check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_DESCRIBE, id, text.as_mut_ptr(), text.len()) })?;
+    let text = text.get(..length as usize).ok_or(Errno::EINVAL)?;
+    let field = text.split(|&b| b == b';').nth(3).and_then(|f| std::str::from_utf8(f).ok());
+    field.and_then(|f| u32::from_str_radix(f, 16).ok()).ok_or(Errno::EINVAL)
+}
+
+pub fn set_keyring_permissions(id: i32, permissions: u32) -> nix::Result<()> {
+    // SAFETY: takes integers only.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_SETPERM, id, permissions) }).map(drop)
+}
+
+/// Ends the process at once: no destructors, no atexit handlers, no flush of what the parent buffered.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit(2) does not return and touches no memory.
+    unsafe { libc::_exit(code) }
+}
+
+/// Sets a signal back to its default action.
+pub fn default_signal(signal: c_int) -> nix::Result<()> {
+    // SAFETY: SIG_DFL installs no handler, so nothing of this program runs in signal context.
+    let previous = unsafe { libc::signal(signal, libc::SIG_DFL) };
+    if previous == libc::SIG_ERR { Err(Errno::last()) } else { Ok(()) }
+}
+
+/// Sets limits of another process (prlimit(2)); `resource` is an RLIMIT_* number.
+pub fn prlimit(pid: Pid, resource: u32, soft: u64, hard: u64) -> nix::Result<()> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    let old: *mut libc::rlimit64 = std::ptr::null_mut();
+    // SAFETY: `limit` is valid for reads, a null old limit is allowed.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, pid.as_raw(), resource, &raw const limit, old) }).map(drop)
+}
+
+/// Sets the process's personality(2).
+pub fn set_personality(persona: u64) -> nix::Result<()> {
+    // SAFETY: takes an integer only.
+    check(unsafe { libc::syscall(libc::SYS_personality, persona) }).map(drop)
+}
+
+/// Sets the NIS domain name of the UTS namespace (setdomainname(2)).
+pub fn set_domain_name(name: &CStr) -> nix::Result<()> {
+    // SAFETY: the pointer is valid for the given length.
+    check(unsafe { libc::syscall(libc::SYS_setdomainname, name.as_ptr(), name.count_bytes()) }).map(drop)
+}
+
+/// Which kind of namespace a descriptor is: a CLONE_NEW* flag (ioctl_ns(2), NS_GET_NSTYPE, since 4.11).
+///
+/// # Errors
+/// `ENOTTY` if it is no namespace.
+pub fn namespace_type(namespace: BorrowedFd<'_>) -> nix::Result<u64> {
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // SAFETY: NS_GET_NSTYPE takes no argument; on a descriptor of another kind it is refused.
+    Errno::result(unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_NSTYPE) }).map(|kind| kind as u64)
+}

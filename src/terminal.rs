@@ -1,0 +1,196 @@
+//! Terminals: the container's pty, the console socket, and what a foreground run relays.
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::sys::stat::{Mode, fstat, major, minor};
+use nix::sys::statfs::fstatfs;
+use nix::sys::termios::{self, OutputFlags, SetArg, Termios};
+
+use crate::error::{Context, Error, Result};
+use crate::sys::fd::standard_stream;
+use crate::sys::tty::{self, WindowSize};
+
+/// Both ends of the container's pty.
+pub struct Pty {
+    pub master: OwnedFd,
+    pub peer: OwnedFd,
+}
+
+/// [init] Makes a pty in the container's own devpts, after the root is entered.
+///
+/// The image may have put a link or a file where ptmx should be: it must be ptmx of a devpts (CVE-2025-52565).
+pub fn open_pty(size: Option<WindowSize>) -> Result<Pty> {
+    let property = || "process.terminal";
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let master = open("/dev/pts/ptmx", flags, Mode::empty())
+        .or_else(|_| open("/dev/ptmx", flags, Mode::empty()))
+        .doing(|| "open /dev/pts/ptmx")
+        .property(property)
+        .hint(|| "a terminal needs a mount of type devpts at /dev/pts")?;
+    let device = fstat(&master).doing(|| "look at /dev/pts/ptmx")?.st_rdev;
+    let file_system = fstatfs(&master).doing(|| "look at /dev/pts/ptmx")?.filesystem_type();
+    // TTYAUX_MAJOR 5, minor 2. A node outside of devpts works as well: the kernel looks for a devpts beside it.
+    if (major(device), minor(device)) != (5, 2) && file_system.0 != DEVPTS_SUPER_MAGIC {
+        return Err(Error::config("process.terminal", "/dev/pts/ptmx of the container is no pty multiplexer"));
+    }
+    tty::unlock(master.as_fd()).doing(|| "unlock the pty")?;
+    let peer = tty::open_peer(master.as_fd()).doing(|| "open the pty's peer")?;
+    // As runc does: a newline goes out as it is, and callers compare what a container prints.
+    let mut settings = termios::tcgetattr(&peer).doing(|| "read the pty's settings")?;
+    settings.output_flags.remove(OutputFlags::ONLCR);
+    termios::tcsetattr(&peer, SetArg::TCSANOW, &settings).doing(|| "change the pty's settings")?;
+    if let Some(size) = size {
+        tty::set_window_size(peer.as_fd(), size).property(|| "process.consoleSize").doing(|| "size the pty")?;
+    }
+    Ok(Pty { master, peer })
+}
+
+/// `DEVPTS_SUPER_MAGIC` of linux/magic.h.
+const DEVPTS_SUPER_MAGIC: nix::libc::__fsword_t = 0x1cd1;
+
+/// [parent] Hands the pty's master to whoever listens on `socket`; the packet's text is the peer's name.
+pub fn send_master(socket: &Path, master: BorrowedFd<'_>) -> Result<()> {
+    let name = format!("/dev/pts/{}", tty::number(master).unwrap_or(0));
+    send_fd(socket, master, name.as_bytes()).doing(|| format!("send the terminal to {}", socket.display()))
+}
+
+/// Connects to the unix socket `path` and sends `text` with descriptor `fd` (SCM_RIGHTS, unix(7)).
+pub fn send_fd(path: &Path, fd: BorrowedFd<'_>, text: &[u8]) -> Result<()> {
+    let stream = UnixStream::connect(path)?;
+    let fds = [fd.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&fds)];
+    let mut rest = text;
+    let mut control = &rights[..];
+    while !rest.is_empty() {
+        match sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(rest)], control, MsgFlags::MSG_NOSIGNAL, None) {
+            Err(Errno::EINTR) => {}
+            sent => {
+                rest = &rest[sent?.min(rest.len())..];
+                control = &[];
+            }
+        }
+    }
+    Ok(())
+}
+
+/// [parent] Carries bytes between the caller's streams and the pty of a foreground container.
+pub struct Relay {
+    master: OwnedFd,
+    /// What the caller typed and the pty did not take yet.
+    pending: Vec<u8>,
+    stdin_open: bool,
+    /// Some process has the other end open, or will.
+    is_open: bool,
+    /// The caller's terminal as it was; given back on drop.
+    saved: Option<Termios>,
+}
+
+impl Relay {
+    pub fn new(master: OwnedFd) -> Result<Self> {
+        fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).doing(|| "set up the terminal")?;
+        let stdin = standard_stream(0);
+        let saved = termios::tcgetattr(stdin).ok();
+        if let Some(saved) = &saved {
+            let mut raw = saved.clone();
+            termios::cfmakeraw(&mut raw);
+            termios::tcsetattr(stdin, SetArg::TCSANOW, &raw).doing(|| "set up the caller's terminal")?;
+        }
+        Ok(Self { master, pending: vec![], stdin_open: true, is_open: true, saved })
+    }
+
+    pub fn master(&self) -> BorrowedFd<'_> {
+        self.master.as_fd()
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// More is wanted from the caller's standard input.
+    pub fn wants_input(&self) -> bool {
+        self.stdin_open && self.pending.is_empty()
+    }
+
+    /// Something waits for room in the pty.
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// The pty takes the size of the caller's terminal (SIGWINCH).
+    pub fn resize(&self) {
+        // A caller without a terminal has no size to give.
+        if let Ok(size) = tty::window_size(standard_stream(0)) {
+            let _ = tty::set_window_size(self.master.as_fd(), size);
+        }
+    }
+
+    /// Reads what the caller typed.
+    pub fn read_input(&mut self) {
+        let mut chunk = [0; 4096];
+        match nix::unistd::read(standard_stream(0), &mut chunk) {
+            Ok(0) => self.stdin_open = false,
+            Ok(length) => self.pending.extend_from_slice(&chunk[..length]),
+            Err(Errno::EINTR | Errno::EAGAIN) => {}
+            Err(_) => self.stdin_open = false,
+        }
+        self.write_pending();
+    }
+
+    /// Gives the pty what it takes.
+    pub fn write_pending(&mut self) {
+        match nix::unistd::write(&self.master, &self.pending) {
+            Ok(length) => _ = self.pending.drain(..length),
+            Err(Errno::EINTR | Errno::EAGAIN) => {}
+            // Nobody has the other end open any more.
+            Err(_) => self.pending.clear(),
+        }
+    }
+
+    /// Prints what the container wrote.
+    pub fn copy_output(&mut self) {
+        let mut chunk = [0; 16384];
+        loop {
+            match nix::unistd::read(&self.master, &mut chunk) {
+                Ok(length) if length > 0 => write_all(standard_stream(1), &chunk[..length]),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return,
+                // EIO: the last process with the other end open is gone.
+                Ok(_) | Err(_) => {
+                    self.is_open = false;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if let Some(saved) = &self.saved {
+            // The caller's terminal may be gone with the caller.
+            let _ = termios::tcsetattr(standard_stream(0), SetArg::TCSANOW, saved);
+        }
+    }
+}
+
+/// Writes all of `bytes`, or gives up when nobody reads any more.
+fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        match nix::unistd::write(fd, bytes) {
+            Ok(length) => bytes = &bytes[length..],
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => {
+                let mut polled = [nix::poll::PollFd::new(fd, nix::poll::PollFlags::POLLOUT)];
+                // Interrupted or not, the write says what is the matter.
+                let _ = nix::poll::poll(&mut polled, nix::poll::PollTimeout::NONE);
+            }
+            Err(_) => return,
+        }
+    }
+}
