@@ -1,0 +1,172 @@
+# Kelson: build, run, test, measure, install. `make help` lists the targets.
+
+SHELL := /bin/bash
+MAKEFLAGS += --no-print-directory
+CARGO ?= cargo
+# CI sets --locked.
+CARGO_FLAGS ?=
+OUT := $(CURDIR)/target/x86_64-unknown-linux-gnu/release
+KELSON := $(OUT)/kelson
+# The runtime that is run and tested: another one's path judges that one.
+RUNTIME ?= $(KELSON)
+# What the bench compares with; empty: those of Debian's next release, fetched into the cache.
+CRUN ?=
+RUNC ?=
+ROUNDS ?= 20
+PREFIX ?= /usr/local
+DESTDIR ?=
+CONTAINERS_CONF := $(DESTDIR)/etc/containers/containers.conf.d/50-kelson.conf
+
+.DEFAULT_GOAL := help
+
+##@ Use
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: deps-build ## build the static release binary, target/x86_64-unknown-linux-gnu/release/kelson
+	$(CARGO) build --release $(CARGO_FLAGS) -p kelson
+
+.PHONY: run
+run: build deps-busybox ## run a container and show what it sees of itself beside what the host sees
+	@bundles/assemble busybox
+	@scripts/show "$(RUNTIME)"
+
+.PHONY: shell
+shell: build deps-busybox ## open a shell in the same container
+	@bundles/assemble busybox
+	@scripts/show "$(RUNTIME)" shell
+
+.PHONY: bundles
+bundles: deps-busybox ## give every bundle in bundles/ its root file system
+	@bundles/assemble
+
+.PHONY: install
+install: build ## install the binary and podman's drop-in for it (PREFIX, DESTDIR)
+	install -D -m 755 "$(KELSON)" "$(DESTDIR)$(PREFIX)/bin/kelson"
+	install -d "$(dir $(CONTAINERS_CONF))"
+	scripts/containers-conf "$(PREFIX)/bin/kelson" >"$(CONTAINERS_CONF)"
+
+.PHONY: uninstall
+uninstall: ## remove what install put there
+	rm -f "$(DESTDIR)$(PREFIX)/bin/kelson" "$(CONTAINERS_CONF)"
+
+.PHONY: clean
+clean: ## remove what was built here (not ~/.cache/kelson)
+	$(CARGO) clean
+	rm -rf bundles/*/rootfs
+
+##@ Test
+
+.PHONY: check
+check: ## format, clippy, architecture, unit tests and the core of runtime-tests (minutes, for every commit)
+	@scripts/suite test-format:2 test-architecture:1 test-dependencies:5 test-clippy:15 test-unit:15 test-core:10
+
+.PHONY: test
+test: ## unit tests, runtime-tests and the official validation suite
+	@scripts/suite test-unit:15 test-runtime:20 test-validation:10
+
+.PHONY: ci
+ci: ## everything, as .ci/run does on a fresh machine
+	@scripts/suite test-format:2 test-architecture:1 test-dependencies:5 test-clippy:10 test-unit:15 test-bundles:10 \
+		test-runtime:20 test-fallbacks:15 test-validation:10 test-peers:15 test-engines:20 test-vm:25
+
+.PHONY: test-format
+test-format: ## rustfmt
+	$(CARGO) fmt --all --check
+
+.PHONY: test-architecture
+test-architecture: deps-python ## dependencies between modules point one way, unsafe is in src/sys only
+	scripts/check-architecture
+
+.PHONY: test-dependencies
+test-dependencies: deps-python ## deny.toml: licences, wildcards, sources (with cargo-deny too, where it is installed)
+	scripts/check-dependencies $(CARGO_FLAGS)
+	if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; fi
+
+.PHONY: test-clippy
+test-clippy: deps-build ## clippy, where a warning is an error
+	$(CARGO) clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
+
+.PHONY: test-unit
+test-unit: deps-build ## unit tests, and the differential test of the seccomp compiler
+	$(CARGO) test --workspace $(CARGO_FLAGS)
+
+.PHONY: test-bundles
+test-bundles: build deps-busybox ## each bundle prints what it must, and so does make run
+	scripts/test-bundles "$(RUNTIME)"
+
+.PHONY: test-core
+test-core: runtime-tests ## the core of runtime-tests: what takes long is left out
+	$(OUT)/runtime-tests --runtime "$(RUNTIME)" --quiet $(LONG)
+
+.PHONY: test-runtime
+test-runtime: runtime-tests ## all of runtime-tests
+	$(OUT)/runtime-tests --runtime "$(RUNTIME)"
+
+.PHONY: test-fallbacks
+test-fallbacks: runtime-tests ## runtime-tests on a kernel that seems to lack newer system calls
+	$(OUT)/runtime-tests --runtime "$(RUNTIME)" --no-newer-syscalls --quiet $(LONG)
+
+.PHONY: test-peers
+test-peers: runtime-tests deps-peers ## runtime-tests against Debian's runc and crun: known.toml says where they differ
+	scripts/test-peers $(OUT)/runtime-tests $(LONG)
+
+.PHONY: test-validation
+test-validation: build deps-validation ## the official validation suite (opencontainers/runtime-tools)
+	tests/validation/run.sh "$(RUNTIME)"
+
+.PHONY: test-engines
+test-engines: build ## podman, containerd and Docker with Kelson as their runtime
+	tests/engines/run.sh "$(RUNTIME)"
+
+.PHONY: test-vm
+test-vm: runtime-tests ## runtime-tests on a host with cgroup v2 alone, and AppArmor, in virtual machines
+	tests/vm/run.sh "$(RUNTIME)"
+
+.PHONY: deny
+deny: ## cargo-deny, which is built first if it is missing (ten minutes)
+	command -v cargo-deny >/dev/null || $(CARGO) install --locked --target-dir target/cargo-deny cargo-deny
+	cargo deny check
+
+##@ Measure
+
+.PHONY: bench
+bench: build deps-bench ## Kelson beside crun and runc, hot and cold, v1 and v2: medians, ratios, targets (CRUN, RUNC, ROUNDS)
+	bench/run.sh "$(RUNTIME)" "$(ROUNDS)" "$(CRUN)" "$(RUNC)"
+
+# What the other targets need of Debian, each only where it is missing.
+
+.PHONY: runtime-tests
+runtime-tests: deps-build
+	$(CARGO) build --release $(CARGO_FLAGS) -p kelson -p runtime-tests
+
+.PHONY: deps-build
+deps-build:
+	@scripts/need cc=gcc libc6-dev libseccomp-dev
+
+.PHONY: deps-python
+deps-python:
+	@scripts/need python3=python3
+
+.PHONY: deps-busybox
+deps-busybox:
+	@scripts/need busybox-static
+
+.PHONY: deps-peers
+deps-peers:
+	@scripts/need runc=runc crun=crun
+
+.PHONY: deps-validation
+deps-validation: deps-python
+	@scripts/need curl=curl ca-certificates xz=xz-utils go=golang-go
+
+.PHONY: deps-bench
+deps-bench: deps-build deps-python deps-busybox
+	@scripts/need strace=strace golang-github-containers-common patchelf=patchelf
+
+# Tests that take long: left out of the quick runs.
+LONG := --skip killed --skip stress --skip leak

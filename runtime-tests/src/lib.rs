@@ -1,0 +1,13 @@
+//! Runs bundles against any OCI runtime, given by its path, and judges what a static guest inside the container sees.
+//!
+//! - [`harness`]: bundles, containers, commands with deadlines, leak checks
+//! - [`tests`]: the tests themselves, one file per area, each with an explicit list
+//! - [`runner`]: one process a test, results, totals
+//! - [`known`]: `known.toml`, where other runtimes differ and why
+//! - [`sys`]: what needs `unsafe`
+
+pub mod harness;
+pub mod known;
+pub mod runner;
+pub mod sys;
+pub mod tests;

@@ -1,0 +1,331 @@
+//! Runs tests, each in a process of its own that is subreaper of all it starts, and prints results.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::atomic::AtomicU32;
+use std::time::{Duration, Instant};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use serde_json::{Value, json};
+
+use crate::harness::cgroup::Layout;
+use crate::harness::{Context, Failure, Peer, Test, children, leaks};
+use crate::known::{self, Known};
+use crate::{sys, tests};
+
+/// What the command line asks for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub runtime: PathBuf,
+    pub guest: PathBuf,
+    pub known: Option<PathBuf>,
+    pub peer: Option<Peer>,
+    pub jobs: usize,
+    pub no_newer_syscalls: bool,
+    /// `host`, `v1` or `v2`: what tests see below /sys/fs/cgroup.
+    pub cgroup: Option<String>,
+    /// Stretches every deadline.
+    pub slow: u32,
+    pub names: Vec<String>,
+    pub skip: Vec<String>,
+    /// Keeps going, but shows nothing of tests that pass.
+    pub quiet: bool,
+}
+
+const TEST_LIMIT: Duration = Duration::from_secs(180);
+
+/// Name and version as `RUNTIME --version` prints them.
+pub fn identify(runtime: &Path) -> Result<(String, String), String> {
+    let output = Command::new(runtime)
+        .arg("--version")
+        .output()
+        .map_err(|e| format!("run {} --version: {e}", runtime.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut words = text.lines().next().unwrap_or_default().split_whitespace();
+    let name = words.next().unwrap_or_default().to_owned();
+    let version = words.nth(1).unwrap_or_default().to_owned();
+    if name.is_empty() { Err(format!("{} --version printed nothing", runtime.display())) } else { Ok((name, version)) }
+}
+
+/// Full names that the command line selects.
+pub fn selected(options: &Options) -> Vec<String> {
+    let matches = |name: &str, patterns: &[String]| patterns.iter().any(|p| name == p || name.contains(p.as_str()));
+    tests::all()
+        .into_iter()
+        .map(|(name, _)| name)
+        .filter(|n| options.names.is_empty() || matches(n, &options.names))
+        .filter(|n| !matches(n, &options.skip))
+        .collect()
+}
+
+struct Job {
+    name: String,
+    child: Child,
+    started: Instant,
+}
+
+#[derive(Default)]
+struct Totals {
+    passed: u32,
+    failed: u32,
+    known: u32,
+    skipped: u32,
+    surprises: Vec<String>,
+    failures: Vec<String>,
+}
+
+/// Runs what is selected; the exit code is 0 if nothing failed that is not known.
+///
+/// # Errors
+/// What kept the tests from being run at all.
+pub fn run(options: &Options) -> Result<ExitCode, String> {
+    let (name, version) = identify(&options.runtime)?;
+    let peer = match options.peer.or_else(|| Peer::from_name(&name)) {
+        Some(peer) => peer,
+        None => return Err(format!("{name:?} is not known: say --peer kelson, runc or crun")),
+    };
+    let list = match &options.known {
+        Some(path) => known::load(path)?,
+        None => vec![],
+    };
+    let names = selected(options);
+    if names.is_empty() {
+        return Err("no test has such a name".into());
+    }
+    let work = prepare(options, peer)?;
+    let cgroup = if Layout::read().is_v2() { "v2" } else { "v1" };
+    println!("{} {version} ({}), cgroup {cgroup}, {} tests", peer.name(), options.runtime.display(), names.len());
+    sys::become_subreaper().map_err(|e| e.to_string())?;
+
+    let started = Instant::now();
+    let mut totals = Totals::default();
+    let mut waiting = names.iter().enumerate();
+    let mut jobs: Vec<Job> = vec![];
+    loop {
+        while jobs.len() < options.jobs.max(1) {
+            let Some((index, name)) = waiting.next() else { break };
+            jobs.push(start(options, peer, &version, &work, index, name)?);
+        }
+        if jobs.is_empty() {
+            break;
+        }
+        let mut at = 0;
+        let mut ended = false;
+        while at < jobs.len() {
+            let over = jobs[at].started.elapsed() > TEST_LIMIT * options.slow;
+            if over {
+                // It may end at this moment.
+                let _ = jobs[at].child.kill();
+            }
+            match jobs[at].child.try_wait() {
+                Ok(None) => at += 1,
+                _ => {
+                    let job = jobs.swap_remove(at);
+                    finish(job, over, &mut totals, |test| known::find(&list, peer.name(), &version, cgroup, test), options.quiet);
+                    ended = true;
+                }
+            }
+        }
+        if !ended {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    // Errors do not matter: the mount goes with the mount namespace.
+    let _ = umount2(&work, MntFlags::MNT_DETACH);
+    let _ = fs::remove_dir(&work);
+    if !totals.failures.is_empty() {
+        println!("\nfailed:\n  {}", totals.failures.join("\n  "));
+    }
+    if !totals.surprises.is_empty() {
+        println!("\npass although known.toml says they fail:\n  {}", totals.surprises.join("\n  "));
+    }
+    println!(
+        "\n{} passed, {} failed, {} skipped, {} known ({:.1} s)",
+        totals.passed,
+        totals.failed,
+        totals.skipped,
+        totals.known,
+        started.elapsed().as_secs_f64()
+    );
+    Ok(if totals.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Enters a private mount namespace, arranges /sys/fs/cgroup, mounts the work directory.
+fn prepare(options: &Options, peer: Peer) -> Result<PathBuf, String> {
+    let mut doing = "unshare the mount namespace (are you root?)";
+    let mut steps = || -> nix::Result<PathBuf> {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        doing = "make mounts private";
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+        doing = "arrange /sys/fs/cgroup";
+        let hybrid = Path::new("/sys/fs/cgroup/unified").exists();
+        let default = if peer == Peer::Crun && hybrid { "v1" } else { "host" };
+        match options.cgroup.as_deref().unwrap_or(default) {
+            "v1" if hybrid => umount2("/sys/fs/cgroup/unified", MntFlags::empty())?,
+            "v2" if !Layout::read().is_v2() => {
+                mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), None::<&str>)?;
+            }
+            _ => {}
+        }
+        // As on a host with systemd: what a runtime lets propagate becomes visible here.
+        doing = "make mounts shared";
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SHARED, None::<&str>)?;
+        doing = "make the work directory";
+        let work = PathBuf::from(format!("/tmp/kelson-tests-{}", std::process::id()));
+        let io = |e: std::io::Error| nix::errno::Errno::from_raw(e.raw_os_error().unwrap_or(5));
+        fs::create_dir(&work).map_err(io)?;
+        doing = "mount a tmpfs on the work directory";
+        mount(Some("tmpfs"), &work, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
+        Ok(work)
+    };
+    let result = steps();
+    result.map_err(|e| format!("{doing}: {e}"))
+}
+
+fn start(
+    options: &Options,
+    peer: Peer,
+    version: &str,
+    work: &Path,
+    index: usize,
+    name: &str,
+) -> Result<Job, String> {
+    let settings = json!({
+        "runtime": options.runtime, "guest": options.guest, "peer": peer.name(), "version": version,
+        "name": name, "dir": work.join(index.to_string()), "slow": options.slow,
+        "cgroup_parent": format!("/kelson-test-{}-{index}", std::process::id()),
+        "no_newer_syscalls": options.no_newer_syscalls,
+    });
+    let own = std::env::current_exe().map_err(|e| e.to_string())?;
+    let mut command = Command::new(own);
+    command.arg("--one").arg(settings.to_string()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    sys::before_exec(&mut command, vec![sys::BeforeExec::ProcessGroup, sys::BeforeExec::DieWithParent]);
+    let mut list = children::lock();
+    let child = command.spawn().map_err(|e| format!("start a test: {e}"))?;
+    list.manage(child.id() as i32);
+    drop(list);
+    Ok(Job { name: name.to_owned(), child, started: Instant::now() })
+}
+
+fn finish<'k>(
+    job: Job,
+    over: bool,
+    totals: &mut Totals,
+    find: impl Fn(&str) -> Option<&'k Known>,
+    quiet: bool,
+) {
+    let took = job.started.elapsed();
+    children::lock().release(job.child.id() as i32);
+    // Both pipes were small enough not to block: a result line and a panic's message.
+    let output = job.child.wait_with_output().ok();
+    let stdout = output.as_ref().map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    let stderr = output.map(|o| String::from_utf8_lossy(&o.stderr).into_owned()).unwrap_or_default();
+    let result: HashMap<String, String> =
+        stdout.lines().last().and_then(|l| serde_json::from_str(l).ok()).unwrap_or_default();
+    let why = result.get("why").cloned().unwrap_or_default();
+    let known = find(&job.name);
+    let print = |mark: &str, rest: &str| {
+        let mut out = std::io::stdout().lock();
+        // Nobody reads any more: nothing to be done about it.
+        let _ = writeln!(out, "{mark:<5} {} ({} ms){rest}", job.name, took.as_millis());
+    };
+    match result.get("outcome").map(String::as_str) {
+        Some("passed") => {
+            totals.passed += 1;
+            if let Some(known) = known
+                && !known.sometimes
+            {
+                totals.surprises.push(format!("{} ({})", job.name, known.why));
+            }
+            if !quiet {
+                print("ok", "");
+            }
+        }
+        Some("skipped") => {
+            totals.skipped += 1;
+            if !quiet {
+                print("skip", &format!(": {why}"));
+            }
+        }
+        _ => {
+            let why = match (over, why.is_empty()) {
+                (true, _) => format!("took longer than {TEST_LIMIT:?}"),
+                (_, true) => format!("the test process ended without a result\n{stderr}"),
+                _ => why,
+            };
+            match known {
+                Some(known) => {
+                    totals.known += 1;
+                    if !quiet {
+                        print("known", &format!(": {}", known.why));
+                    }
+                }
+                None => {
+                    totals.failed += 1;
+                    totals.failures.push(job.name.clone());
+                    print("FAIL", &format!("\n  {}", why.replace('\n', "\n  ")));
+                }
+            }
+        }
+    }
+    children::reap();
+}
+
+/// One test, in the process made for it; prints its result as a line of JSON.
+pub fn one(settings: &str) -> Result<ExitCode, String> {
+    let settings: Value = serde_json::from_str(settings).map_err(|e| e.to_string())?;
+    let text = |key: &str| settings[key].as_str().unwrap_or_default().to_owned();
+    let name = text("name");
+    let found: Option<(String, Test)> = tests::all().into_iter().find(|(n, _)| *n == name);
+    let (_, test) = found.ok_or_else(|| format!("no test {name:?}"))?;
+    let dir = PathBuf::from(text("dir"));
+    let root = dir.join("state");
+    fs::create_dir_all(dir.join("io")).map_err(|e| e.to_string())?;
+    fs::create_dir_all(&root).map_err(|e| e.to_string())?;
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o711)).map_err(|e| e.to_string())?;
+    // Keeps descriptors below 16 free for those that tests pass to commands (Cmd::fd).
+    let placeholder = fs::File::open("/dev/null").map_err(|e| e.to_string())?;
+    let mut held = vec![];
+    while let Ok(fd) = placeholder.try_clone() {
+        let enough = std::os::fd::AsRawFd::as_raw_fd(&fd) >= 16;
+        held.push(fd);
+        if enough {
+            break;
+        }
+    }
+    sys::become_subreaper().map_err(|e| e.to_string())?;
+    let slow = settings["slow"].as_u64().unwrap_or(1).max(1) as u32;
+    let context = Context {
+        runtime: text("runtime").into(),
+        peer: Peer::from_name(&text("peer")).ok_or("peer")?,
+        version: text("version"),
+        guest: text("guest").into(),
+        name,
+        root,
+        cgroup_parent: text("cgroup_parent"),
+        cgroups: Layout::read(),
+        patience: Duration::from_secs(20) * slow,
+        filter: settings["no_newer_syscalls"].as_bool().unwrap_or(false).then(sys::no_newer_syscalls),
+        counter: AtomicU32::new(0),
+        dir,
+    };
+    let outcome = (test.run)(&context);
+    let left = leaks::find(&context);
+    let (outcome, why) = match (outcome, left.is_empty()) {
+        (Ok(()), true) => ("passed", String::new()),
+        (Err(Failure::Skipped(why)), true) => ("skipped", why),
+        (Err(Failure::Failed(why)), true) => ("failed", why),
+        (Ok(()) | Err(Failure::Skipped(_)), false) => ("failed", format!("left behind: {}", left.join("\n  "))),
+        (Err(Failure::Failed(why)), false) => ("failed", format!("{why}\nleft behind: {}", left.join("\n  "))),
+    };
+    let why: String = why.chars().take(12_000).collect();
+    // The whole work directory is unmounted at the end; this only returns memory early.
+    let _ = fs::remove_dir_all(&context.dir);
+    println!("{}", json!({"outcome": outcome, "why": why}));
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,31 @@
+//! The tests, one file an area. Each has an explicit list, so that nothing is left out by accident.
+
+use crate::harness::Test;
+
+pub mod mounts;
+pub mod namespaces;
+pub mod exec_errors;
+pub mod refusals;
+pub mod rootfs;
+pub mod process;
+
+/// A module's tests; the full name of a test is `group::test`.
+pub struct Group {
+    pub name: &'static str,
+    pub tests: &'static [Test],
+}
+
+/// Every test.
+pub const GROUPS: &[Group] = &[
+    Group { name: "process", tests: process::TESTS },
+    Group { name: "namespaces", tests: namespaces::TESTS },
+    Group { name: "mounts", tests: mounts::TESTS },
+    Group { name: "rootfs", tests: rootfs::TESTS },
+    Group { name: "exec_errors", tests: exec_errors::TESTS },
+    Group { name: "refusals", tests: refusals::TESTS },
+];
+
+/// Full names and tests, in order.
+pub fn all() -> Vec<(String, Test)> {
+    GROUPS.iter().flat_map(|g| g.tests.iter().map(move |t| (format!("{}::{}", g.name, t.name), *t))).collect()
+}
