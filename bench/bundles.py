@@ -113,11 +113,11 @@ def podman(directory, version):
     process, linux = config["process"], config["linux"]
     process["noNewPrivileges"] = False
     process["capabilities"] = {name: PODMAN_CAPABILITIES for name in ("bounding", "effective", "permitted")}
+    process["user"]["umask"] = 0o22
     process["oomScoreAdj"] = 0
     process["env"] += ["container=podman", "HOSTNAME=bench", "HOME=/root"]
     process["rlimits"] = [{"type": "RLIMIT_NOFILE", "hard": 20000, "soft": 20000},
                           {"type": "RLIMIT_NPROC", "hard": 30000, "soft": 30000}]
-    process["umask"] = 0o22
     config["root"]["readonly"] = False
     config["annotations"] = {"io.container.manager": "libpod", "org.opencontainers.image.stopSignal": "15"}
     linux["resources"]["devices"] += [{"allow": True, "type": "c", "major": 1, "minor": minor, "access": "rwm"}

@@ -9,10 +9,13 @@
 //!
 //! Engines read the last JSON line of FILE as the error (containerd) and match words of standard error (podman), so a line
 //! is one write(2) to a file opened with O_APPEND, and nothing else ever gets into it.
+//!
+//! Only a command's own process logs. Init and stages ask the parent to: the caller's path must not be opened in the
+//! container's root.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
@@ -153,55 +156,35 @@ fn printable(text: &str) -> Cow<'_, str> {
         .into()
 }
 
-type Forward = Box<dyn FnMut(Level, &str) + Send>;
-
-/// Writes lines; nothing is opened before the first.
+/// Writes lines.
 struct Writer {
     target: Target,
     format: Format,
-    file: Option<File>,
-    /// Where the lines of a process inside the container go.
-    send: Option<Forward>,
 }
 
 impl Writer {
-    const fn new(target: Target, format: Format) -> Self {
-        Self { target, format, file: None, send: None }
-    }
-
-    fn append(&mut self, line: &Line<'_>) -> Result<bool> {
+    /// Appends to the file, if that is the target. It is opened for every line: there are few, and so no process holds
+    /// a descriptor of it that could get into a container.
+    fn append(&self, line: &Line<'_>) -> Result<bool> {
         let Target::File(path) = &self.target else { return Ok(false) };
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => none.insert(
-                OpenOptions::new()
-                    .append(true)
-                    .create(true)
-                    .mode(0o644)
-                    .open(path)
-                    .doing(|| format!("open the log {}", path.display()))?,
-            ),
-        };
         let text = if self.format == Format::Json { line.json() } else { line.text() };
-        file.write_all(text.as_bytes()).doing(|| format!("write to the log {}", path.display()))?;
+        let opened = OpenOptions::new().append(true).create(true).mode(0o644).open(path);
+        let written = opened.and_then(|mut file| file.write_all(text.as_bytes()));
+        written.doing(|| format!("write to the log {}", path.display()))?;
         Ok(true)
     }
 
-    fn write(&mut self, level: Level, line: &Line<'_>) {
-        if let Some(send) = &mut self.send {
-            return send(level, line.msg);
-        }
+    fn write(&mut self, line: &Line<'_>) {
         let (is_in_file, failure) = match self.append(line) {
             Ok(is_in_file) => (is_in_file, None),
             Err(error) => (false, Some(error)),
         };
-        let on_stderr = match self.target {
+        let mut text = match self.target {
             Target::Stderr if self.format == Format::Json => line.json(),
             // Engines match words of the final error on standard error, whatever the log's place.
             _ if !is_in_file || line.code.is_some() => line.plain(),
             _ => return,
         };
-        let mut text = on_stderr;
         if let Some(error) = failure {
             text.push_str(&format!("kelson: warning: {error}\n"));
             // Said once; the lines go to standard error from now on.
@@ -212,7 +195,7 @@ impl Writer {
     }
 }
 
-static WRITER: Mutex<Writer> = Mutex::new(Writer::new(Target::Stderr, Format::Text));
+static WRITER: Mutex<Writer> = Mutex::new(Writer { target: Target::Stderr, format: Format::Text });
 static FILTER: OnceLock<Filter> = OnceLock::new();
 
 fn writer() -> MutexGuard<'static, Writer> {
@@ -267,7 +250,7 @@ impl Log for Facade {
         };
         if is_wanted {
             let msg = record.args().to_string();
-            writer().write(record.level(), &Line::new(record.level(), &msg, SystemTime::now()));
+            writer().write(&Line::new(record.level(), &msg, SystemTime::now()));
         }
     }
 
@@ -285,21 +268,13 @@ pub fn init(global: &Global) -> Result<()> {
         Target::File(path) => Target::File(std::path::absolute(path).doing(|| "find the log's directory")?),
         Target::Stderr => Target::Stderr,
     };
-    *writer() = Writer::new(target, global.log_format);
+    *writer() = Writer { target, format: global.log_format };
     let rust_log = std::env::var("RUST_LOG").ok();
     let filter = FILTER.get_or_init(|| Filter::new(global.log_level, global.debug, rust_log.as_deref()));
     ::log::set_max_level(filter.most());
     // Fails only where it was called before, and then Facade is already there.
     let _ = ::log::set_logger(&Facade);
     Ok(())
-}
-
-/// `[stage]` `[init]` From here on this process gives its lines to `send` and holds no log file: what runs inside the
-/// container must neither open the caller's path in the container's root nor keep a descriptor of the host.
-pub fn forward(send: impl FnMut(Level, &str) + Send + 'static) {
-    let mut writer = writer();
-    writer.file = None;
-    writer.send = Some(Box::new(send));
 }
 
 /// Writes the error that ends the command: to the log, with what programs want to know of it as fields of the JSON line,
@@ -311,7 +286,7 @@ pub fn error(error: &Error) {
     line.property = error.property();
     line.errno = error.errno().map(|errno| format!("{errno:?}"));
     line.hint = error.way_out();
-    writer().write(Level::Error, &line);
+    writer().write(&line);
 }
 
 /// `time` in UTC as Go's RFC3339Nano prints it: `2026-11-23T22:19:38.5Z`. A time before 1970 counts as 1970.
@@ -410,27 +385,25 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_opened_by_the_first_line_and_appended_to() {
+    fn a_file_is_made_by_the_first_line_and_appended_to() {
         let path = std::env::temp_dir().join(format!("kelson-log-{}", std::process::id()));
-        std::fs::write(&path, "{}\n").unwrap();
-        let mut writer = Writer::new(Target::File(path.clone()), Format::Json);
-        assert!(writer.file.is_none());
-        writer.write(Level::Warn, &Line::new(Level::Warn, "one", UNIX_EPOCH));
-        writer.write(Level::Warn, &Line::new(Level::Warn, "two", UNIX_EPOCH));
+        let mut writer = Writer { target: Target::File(path.clone()), format: Format::Json };
+        assert!(!path.exists());
+        writer.write(&Line::new(Level::Warn, "one", UNIX_EPOCH));
+        std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + "{}\n").unwrap();
+        writer.write(&Line::new(Level::Warn, "two", UNIX_EPOCH));
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         let messages: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(messages.len(), 3);
-        assert_eq!((&messages[1]["msg"], &messages[2]["msg"]), (&"one".into(), &"two".into()));
+        assert_eq!((&messages[0]["msg"], &messages[2]["msg"]), (&"one".into(), &"two".into()));
     }
 
     #[test]
-    fn a_process_in_the_container_forwards_its_lines() {
-        let (sender, lines) = std::sync::mpsc::channel();
-        let mut writer = Writer::new(Target::File("/nonexistent/never opened".into()), Format::Json);
-        writer.send = Some(Box::new(move |level, msg| sender.send((level, msg.to_owned())).unwrap()));
-        writer.write(Level::Warn, &Line::new(Level::Warn, "inside", UNIX_EPOCH));
-        assert_eq!(lines.recv().unwrap(), (Level::Warn, "inside".into()));
+    fn a_log_that_cannot_be_written_gives_way_to_standard_error() {
+        let mut writer = Writer { target: Target::File("/nonexistent/log".into()), format: Format::Json };
+        writer.write(&Line::new(Level::Warn, "this and why it is here are on standard error", UNIX_EPOCH));
+        assert_eq!(writer.target, Target::Stderr);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use kelson::lifecycle::{Runtime, create, delete, exec, features, inspect, kill, 
 use kelson::log;
 use kelson::seal;
 use kelson::sys::fd::{CloseRange, close_from};
+use kelson::sys::process::default_signal;
+use nix::libc::SIGCHLD;
 
 fn main() -> ExitCode {
     let mut arguments: Vec<OsString> = std::env::args_os().collect();
@@ -24,11 +26,12 @@ fn main() -> ExitCode {
         }
     };
     let outcome = log::init(&invocation.global).and_then(|()| {
-        // What the caller left open reaches neither helpers nor the container.
-        close_from(3, CloseRange::OnExec)?;
         if matches!(invocation.command, Command::Create(_) | Command::Run(_) | Command::Exec(_)) {
             seal::ensure(&program, &arguments)?;
         }
+        // What the caller left open reaches neither helpers nor the container; what it ignored does not lose their end.
+        close_from(3, CloseRange::OnExec)?;
+        default_signal(SIGCHLD)?;
         perform(&invocation.global, &invocation.command)
     });
     match outcome {

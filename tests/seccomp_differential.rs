@@ -4,6 +4,7 @@
 //! another architecture kills the process (set equal here), and is left out where [`Reference::libseccomp_differs`]
 //! says why. `KELSON_SEED` repeats a run, `KELSON_PROFILES` makes it longer.
 
+use std::borrow::Cow;
 use std::io::Read;
 
 use kelson::security::seccomp::{Action, Arch, Arg, Instruction, Operator, Profile, Program, Rule, compile, number};
@@ -108,21 +109,17 @@ fn errno_of(random: &mut Random, action: Action) -> Option<u32> {
     (action.takes_errno() && random.one_in(2)).then(|| random.pick(&[0, 1, 22, 38, 4094]))
 }
 
-fn some_arg(random: &mut Random, index: u32) -> Arg {
-    let op = random.pick(&Operator::NAMES).1;
-    let value = random.pick(&VALUES);
-    let value_two = if op == Operator::MaskedEqual { random.pick(&VALUES) } else { 0 };
-    Arg { index, value, value_two, op }
-}
-
-fn some_rule(random: &mut Random, names: &[&'static str], actions: &[Action]) -> Rule<'static> {
+fn some_rule(random: &mut Random, names: Vec<Cow<'static, str>>, actions: &[Action], simple: bool) -> Rule<'static> {
     let action = random.pick(actions);
-    let args = (0..random.pick(&[0, 0, 1, 1, 1, 2, 2, 3])).map(|_| {
+    let mut args = vec![];
+    for _ in 0..random.pick(if simple { &[0, 1, 1, 1] } else { &[0, 0, 1, 1, 1, 2, 2, 3] }) {
         let index = random.pick(&[0, 0, 0, 0, 1, 2, 3, 4, 5]);
-        some_arg(random, index)
-    });
-    let args = args.collect();
-    let names = (0..1 + random.below(4)).map(|_| random.pick(names).into()).collect();
+        let op = random.pick(&Operator::NAMES).1;
+        let op = if is_ordered(op) && simple { Operator::Equal } else { op };
+        let value = random.pick(&VALUES);
+        let value_two = if op == Operator::MaskedEqual { random.pick(&VALUES) } else { 0 };
+        args.push(Arg { index, value, value_two, op });
+    }
     Rule { names, action, errno: errno_of(random, action), args }
 }
 
@@ -145,7 +142,19 @@ fn some_profile(random: &mut Random, all: &[&'static str], big_endian: bool) -> 
     // With one action per profile rules cannot contradict each other: libseccomp then has to agree.
     let action = random.pick(&ACTIONS);
     let actions = if random.one_in(2) { &ACTIONS[..] } else { std::slice::from_ref(&action) };
-    let rules = (0..count).map(|_| some_rule(random, &names, actions)).collect();
+    // libseccomp wants one rule of a call, or several with one equality each: both kinds, and what neither is.
+    let (alone, simple) = random.pick(&[(true, false), (false, true), (false, false)]);
+    let mut rules = vec![];
+    for _ in 0..count {
+        let mut some = vec![];
+        for _ in 0..(1 + random.below(4)).min(names.len()) {
+            let at = random.below(names.len());
+            some.push(if alone { names.swap_remove(at) } else { names[at] }.into());
+        }
+        if !some.is_empty() {
+            rules.push(some_rule(random, some, actions, simple));
+        }
+    }
     let architectures = (0..random.below(4)).map(|_| random.pick(family(big_endian)).0).collect();
     (Profile { default_action, default_errno, architectures, rules }, native)
 }
@@ -295,6 +304,22 @@ impl<'a> Reference<'a> {
         text
     }
 
+    /// Whether libseccomp 2.5 can be asked for `arch`. Its tree of conditions (db.c, `_db_tree_add` and
+    /// `_db_tree_prune`) holds one rule of a call, or several with one equality each. Otherwise it may lose a rule: when
+    /// of another the first condition holds and the second does not, or when they compare for order; or never end.
+    fn suits_libseccomp(&self, arch: Arch) -> bool {
+        let names = self.profile.rules.iter().flat_map(|rule| &rule.names).map(|name| &**name);
+        names.chain(["socketcall", "ipc"]).filter_map(|name| number(name, arch)).all(|number| {
+            let candidates = self.candidates(&Call { number, audit: facts(arch).1, args: [0; 6] }, arch);
+            let simple = |candidate: &Candidate| match candidate.conditions.as_slice() {
+                [] => true,
+                [arg] => !is_ordered(arg.op),
+                _ => false,
+            };
+            candidates.len() < 2 || candidates.iter().all(simple)
+        })
+    }
+
     /// The highest number that the profile names, Arm's private calls apart.
     fn is_newer(&self, call: &Call, arch: Arch) -> bool {
         let private = arch == Arch::Arm && call.number >= 0xf_0000;
@@ -365,13 +390,11 @@ fn libseccomp_differs(call: &Call, arch: Arch, candidates: &[Candidate], verdict
     if bits == 32 && conditions().any(|(place, arg)| place > 0 && arg.op == Operator::LessOrEqual) {
         return Some("it turns LE after another condition into GT where words are 32 bits (db.c, _db_rule_gen_arg_32)");
     }
-    use Operator::{Greater, GreaterOrEqual, Less, LessOrEqual};
-    if candidates.len() > 1
-        && conditions().any(|(_, arg)| matches!(arg.op, Less | LessOrEqual | Greater | GreaterOrEqual))
-    {
-        return Some("it merges ordered comparisons of several rules, and loses some of them");
-    }
     None
+}
+
+fn is_ordered(op: Operator) -> bool {
+    matches!(op, Operator::Less | Operator::LessOrEqual | Operator::Greater | Operator::GreaterOrEqual)
 }
 
 /// "The more specific first", as the head of the compiler says it.
@@ -397,8 +420,9 @@ fn goes_before(one: &Candidate, other: &Candidate) -> bool {
 
 /// The filter that libseccomp makes of `profile` for `arches`, the way runc asks for it; `None` if it refuses.
 ///
-/// Calls that none of them has are left out: for such a call of the highest priority, 2.5.4 forgets to load the number,
-/// and the whole section of that architecture compares the architecture's number instead.
+/// Calls that none of them has are left out: if such a call comes first by priority, 2.5.4 forgets to load the number,
+/// and all rules of that architecture look at something else. It also happens to calls that are only behind `ipc` or
+/// `socketcall`: `None` then, too.
 fn libseccomp(profile: &Profile<'_>, arches: &[Arch]) -> Option<Vec<Instruction>> {
     let action = |action, errno: Option<u32>| match action {
         Action::KillThread => ScmpAction::KillThread,
@@ -471,7 +495,10 @@ fn libseccomp(profile: &Profile<'_>, arches: &[Arch]) -> Option<Vec<Instruction>
         };
         Instruction { code, jt: bytes[2], jf: bytes[3], k }
     };
-    Some(bytes.chunks_exact(8).map(instruction).collect())
+    let program: Vec<Instruction> = bytes.chunks_exact(8).map(instruction).collect();
+    // The first three load the architecture, compare it, and load the number.
+    let loads_number = program.get(2).is_some_and(|third| (third.code, third.k) == (0x20, 0));
+    (loads_number || program.len() < 5 || arches.len() > 1).then_some(program)
 }
 
 fn environment(name: &str, default: u64) -> u64 {
@@ -508,15 +535,21 @@ fn numbers_are_libseccomps() {
 #[test]
 fn generated_profiles_mean_the_same_to_all() {
     let seed = environment("KELSON_SEED", 0x6b65_6c73_6f6e);
-    let profiles = environment("KELSON_PROFILES", 4000);
+    let profiles = environment("KELSON_PROFILES", 8000);
     println!("seed {seed}, {profiles} profiles");
     let mut names: Vec<String> = libseccomp_calls().into_iter().map(|(name, ..)| name).collect();
     names.sort();
     names.dedup();
+    // It takes sys_debug_setcontext for switch_endian, whose pseudo number it shares, and does not know that
+    // sync_file_range2 is another name of arm_sync_file_range.
+    names.retain(|name| {
+        let same = ScmpSyscall::from_name(name).and_then(|call| call.get_name());
+        same.is_ok_and(|same| same == *name) && !["sync_file_range2", "arm_sync_file_range"].contains(&&**name)
+    });
     // Leaked once: profiles of this test live as long as it.
     let names: Vec<&'static str> = names.into_iter().map(|name| &*name.leak()).collect();
     let mut random = Random(seed);
-    let mut compared = [0usize; 3];
+    let mut compared = [0usize; 4];
     let mut excuses = std::collections::BTreeMap::new();
     for index in 0..profiles {
         let big_endian = random.one_in(5);
@@ -530,8 +563,10 @@ fn generated_profiles_mean_the_same_to_all() {
         };
         check(&program.instructions);
         let reference = Reference::new(&profile, native);
-        let oracles: Vec<_> = reference.arches.iter().map(|arch| libseccomp(&profile, &[*arch])).collect();
-        compared[2] += oracles.iter().filter(|oracle| oracle.is_none()).count();
+        let ask = |arch: &Arch| reference.suits_libseccomp(*arch).then(|| libseccomp(&profile, &[*arch])).flatten();
+        let oracles: Vec<_> = reference.arches.iter().map(ask).collect();
+        compared[2] += oracles.iter().flatten().count();
+        compared[3] += oracles.len();
         for call in some_calls(&mut random, &profile, big_endian) {
             let answer = reference.ask(&call);
             let (own, _) = run(&program.instructions, &call);
@@ -552,10 +587,8 @@ fn generated_profiles_mean_the_same_to_all() {
             *excuses.entry(excuse).or_insert(0) += 1;
         }
     }
-    println!(
-        "{} calls as the reference, {} as libseccomp; it refused {} filters",
-        compared[0], compared[1], compared[2]
-    );
+    let [calls, as_libseccomp, asked, filters] = compared;
+    println!("{calls} calls as the reference, {as_libseccomp} as libseccomp, which made {asked} of {filters} filters");
     println!("{excuses:#?}");
 }
 
@@ -584,6 +617,41 @@ fn some_calls(random: &mut Random, profile: &Profile<'_>, big_endian: bool) -> V
         }
     }
     calls
+}
+
+/// Every pair of conditions, the first allowing and the second logging: the order that the compiler claims to have from
+/// libseccomp. Bounds on both sides of 2^32 are left out: there it answers `>= 0x700000000` for 0x15.
+#[test]
+fn of_two_rules_libseccomps_choice_decides() {
+    let bounds = [5, 9, 22];
+    let indices_and_ops = [0, 1].into_iter().flat_map(|index| Operator::NAMES.map(|(_, op)| (index, op)));
+    let conditions: Vec<Arg> = indices_and_ops
+        .filter(|(_, op)| *op != Operator::MaskedEqual)
+        .flat_map(|(index, op)| bounds.map(|value| Arg { index, value, value_two: 0, op }))
+        .collect();
+    let rule = |action, arg: &Arg| Rule { names: vec!["prctl".into()], action, errno: None, args: vec![*arg] };
+    let (mut pairs, mut refused) = (0, 0);
+    for (first, second) in conditions.iter().flat_map(|first| conditions.iter().map(move |second| (first, second))) {
+        // There it goes by the greater value, the compiler by the earlier rule.
+        if first.index == second.index && !is_ordered(first.op) && !is_ordered(second.op) {
+            continue;
+        }
+        let rules = vec![rule(Action::Allow, first), rule(Action::Log, second)];
+        let profile = Profile { default_action: Action::Errno, default_errno: None, architectures: vec![], rules };
+        let own = compile(&profile, Arch::X86_64).unwrap().instructions;
+        let Some(theirs) = libseccomp(&profile, &[Arch::X86_64]) else {
+            refused += 1;
+            continue;
+        };
+        for (a, b) in (4..24).flat_map(|a| (4..24).map(move |b| (a, b))) {
+            let number = number("prctl", Arch::X86_64).unwrap();
+            let call = Call { number, audit: 0xc000_003e, args: [a, b, 0, 0, 0, 0] };
+            assert_eq!(run(&own, &call).0, run(&theirs, &call).0, "{first:?} {second:?} ({a}, {b})");
+        }
+        pairs += 1;
+    }
+    println!("{pairs} pairs; libseccomp refused {refused}, whose conditions are the same");
+    assert!(pairs > 1000 && refused < 50);
 }
 
 /// Podman's default profile with its default capabilities, as it writes it into config.json.

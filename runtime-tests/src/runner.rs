@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use serde_json::{Value, json};
 
-use crate::harness::cgroup::Layout;
+use crate::harness::cgroup::{self, Layout};
 use crate::harness::{Context, Failure, Peer, Test, children, leaks};
 use crate::known::{self, Known};
 use crate::{sys, tests};
@@ -102,6 +104,8 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     println!("{} {version} ({}), cgroup {cgroup}, {} tests", peer.name(), options.runtime.display(), names.len());
     sys::become_subreaper().map_err(|e| e.to_string())?;
 
+    let signals = signals().map_err(|e| format!("signalfd: {e}"))?;
+
     let started = Instant::now();
     let mut totals = Totals::default();
     let mut waiting = names.iter().enumerate();
@@ -131,6 +135,12 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
                 }
             }
         }
+        if matches!(signals.read_signal(), Ok(Some(_))) {
+            jobs.iter_mut().for_each(|job| drop(job.child.kill()));
+            // What the killed tests had started falls to this process.
+            remove_cgroups(|pid| pid == std::process::id());
+            return Err("interrupted".into());
+        }
         if !ended {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -155,6 +165,28 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     Ok(if totals.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// SIGINT and SIGTERM as a descriptor; children start with an empty mask.
+fn signals() -> nix::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGINT);
+    set.add(Signal::SIGTERM);
+    set.thread_block()?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+}
+
+/// Removes the cgroups (and what runs in them) of test runs with such a process id.
+fn remove_cgroups(wanted: impl Fn(u32) -> bool) {
+    for point in Layout::read().mounts {
+        for entry in fs::read_dir(point).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let pid = name.strip_prefix("kelson-test-").and_then(|rest| rest.split('-').next()?.parse().ok());
+            if pid.is_some_and(&wanted) {
+                cgroup::remove(&entry.path());
+            }
+        }
+    }
+}
+
 /// Enters a private mount namespace, arranges /sys/fs/cgroup, mounts the work directory.
 fn prepare(options: &Options, peer: Peer) -> Result<PathBuf, String> {
     let mut doing = "unshare the mount namespace (are you root?)";
@@ -172,6 +204,8 @@ fn prepare(options: &Options, peer: Peer) -> Result<PathBuf, String> {
             }
             _ => {}
         }
+        // What a run that was killed has left.
+        remove_cgroups(|pid| !Path::new("/proc").join(pid.to_string()).exists());
         // As on a host with systemd: what a runtime lets propagate becomes visible here.
         doing = "make mounts shared";
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SHARED, None::<&str>)?;

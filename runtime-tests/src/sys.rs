@@ -172,6 +172,20 @@ pub fn probe_syscall(number: i64, args: [i64; 6]) -> Result<i64, Errno> {
     Errno::result(unsafe { libc::syscall(number, a, b, c, d, e, f) })
 }
 
+/// Clears the read-only flag of the mount that `fd` is on (mount_setattr(2)).
+pub fn clear_read_only(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
+    let attributes = [0u64, 1, 0, 0];
+    let size = size_of_val(&attributes);
+    let empty_path = libc::AT_EMPTY_PATH;
+    // SAFETY: the path ends with NUL; the kernel reads `size` bytes of live memory.
+    let result = unsafe {
+        libc::syscall(libc::SYS_mount_setattr, fd.as_raw_fd(), c"".as_ptr(), empty_path, attributes.as_ptr(), size)
+    };
+    Errno::result(result)?;
+    Ok(())
+}
+
 /// The value of a prctl(2) that takes no argument.
 pub fn prctl_get(option: i32) -> Result<i32, Errno> {
     // SAFETY: the caller asks only for options that return their value; unused arguments are 0.

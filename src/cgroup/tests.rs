@@ -12,13 +12,13 @@ use crate::plan::{Cpu, DeviceRule, DeviceRuleKind, Memory};
 /// A name that no other test and no other run of them has.
 fn unique() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("kelson-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    format!("kelson-unit-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Whether the test can run; says why not.
 fn can_make_cgroups() -> bool {
     let can = nix::unistd::geteuid().is_root()
-        && locate(Driver::Cgroupfs, Some("/kelson-test-probe"), "x", &Resources::default(), false)
+        && locate(Driver::Cgroupfs, Some("/kelson-unit-probe"), "x", &Resources::default(), false)
             .is_ok_and(|record| record.places.values().all(|p| !is_read_only(&p.mount_point)));
     if !can {
         eprintln!("skipped: needs root and writable cgroup hierarchies");
@@ -39,21 +39,48 @@ fn created(path: &str, resources: &Resources) -> Cgroup {
 }
 
 /// A shell that joins the cgroups and runs `script`. It stands for init: one thread, which writes to its own `tasks`.
-fn spawn_inside(record: &Record, script: &str) -> Child {
-    let mut joins = String::new();
+fn spawn_inside(record: &Record, script: &str) -> Running {
+    let mut joins = String::from("set -e; ");
     for (key, place) in &record.places {
         let file = if key == UNIFIED { "cgroup.procs" } else { "tasks" };
-        joins.push_str(&format!("echo 0 > {}/{file} && ", place.path.display()));
+        joins.push_str(&format!("echo 0 > {}/{file}; ", place.path.display()));
     }
-    let child =
-        Command::new("/bin/sh").args(["-c", &format!("{joins} {script}")]).stdin(Stdio::null()).spawn().unwrap();
-    wait_until(|| !record.processes().unwrap().is_empty());
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &format!("{joins} set +e; {script}")]).stdin(Stdio::null()).stdout(Stdio::null());
+    let running = Running { child: command.stderr(Stdio::null()).spawn().unwrap(), record: record.clone() };
     wait_until(|| {
-        let own = fs::read_to_string(format!("/proc/{}/cgroup", child.id())).unwrap_or_default();
+        let own = fs::read_to_string(format!("/proc/{}/cgroup", running.child.id())).unwrap_or_default();
         let name = record.places.values().next().unwrap().path.file_name().unwrap().to_string_lossy().into_owned();
         own.lines().filter(|line| line.contains(&name)).count() == record.places.len()
     });
-    child
+    running
+}
+
+/// Leaves no process and no cgroup behind when a test fails.
+struct Running {
+    child: Child,
+    record: Record,
+}
+
+impl Running {
+    fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn wait(&mut self) -> std::process::ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let _ = self.record.signal_all(libc::SIGKILL);
+            let _ = self.record.remove();
+        }
+    }
 }
 
 #[track_caller]
@@ -173,7 +200,7 @@ fn everything_in_it_is_found_frozen_killed_and_removed() {
     };
     assert!(busy.contains(&child.id().to_string()), "{busy}");
     record.signal_all(libc::SIGKILL).unwrap();
-    assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+    assert_eq!(child.wait().signal(), Some(libc::SIGKILL));
     record.remove().unwrap();
     assert!(record.places.values().all(|place| !place.path.exists()));
     record.remove().unwrap();
@@ -187,13 +214,13 @@ fn a_signal_reaches_those_that_fork_meanwhile() {
         return;
     }
     let mut record = created(&format!("/{}", unique()), &Resources::default()).keep();
-    let mut child = spawn_inside(&record, "while :; do sleep 0.01 & done");
+    let mut child = spawn_inside(&record, "while :; do sleep 0.02 & sleep 0.02 & sleep 0.005; done");
     // Without the unified hierarchy there is no cgroup.kill: the loop has to catch them.
     let unified = record.places.len() > 1 && record.places.contains_key(UNIFIED);
     let hidden = if unified { record.places.remove(UNIFIED) } else { None };
     wait_until(|| record.processes().unwrap().len() > 3);
     record.signal_all(libc::SIGKILL).unwrap();
-    child.wait().unwrap();
+    child.wait();
     record.places.extend(hidden.map(|place| (UNIFIED.to_string(), place)));
     record.remove().unwrap();
 }
@@ -218,7 +245,7 @@ fn a_cgroup_in_use_or_frozen_is_refused_and_left_alone() {
     journal.remove().unwrap();
     assert_eq!(first.processes().unwrap(), [child.id() as i32]);
     first.signal_all(libc::SIGKILL).unwrap();
-    child.wait().unwrap();
+    child.wait();
     wait_until(|| first.processes().unwrap().is_empty());
     if first.v1("freezer").is_some() {
         first.freeze().unwrap();
@@ -311,7 +338,7 @@ fn device_rules_hold() {
         let cgroup = created(&format!("/{}", unique()), &resources);
         for (device, expected) in opens {
             let mut child = spawn_inside(cgroup.record(), &format!("sleep 0.1; exec 7<{device}"));
-            let opened = child.wait().unwrap().success();
+            let opened = child.wait().success();
             assert_eq!(opened, expected, "{device} with {:?}", resources.devices);
         }
         wait_until(|| cgroup.record().processes().unwrap().is_empty());

@@ -44,6 +44,7 @@ struct Made {
 
 /// Creates the container; its process waits for `start`.
 pub fn create(runtime: &Runtime, options: &cli::Create) -> Result<()> {
+    listen::check_inherited(options.preserve_fds)?;
     let signals = Signals::hold_terminating()?;
     let plan = load(runtime, options, &[])?;
     check_terminal(&plan, options, false)?;
@@ -57,6 +58,7 @@ pub fn create(runtime: &Runtime, options: &cli::Create) -> Result<()> {
 /// Creates and starts the container; in the foreground waits for its end and gives its exit code.
 pub fn run(runtime: &Runtime, options: &cli::Run) -> Result<u8> {
     let create = &options.create;
+    listen::check_inherited(create.preserve_fds)?;
     let signals = Signals::hold_terminating()?;
     let plan = load(runtime, create, &options.args)?;
     if plan.process.is_none() {
@@ -225,6 +227,10 @@ fn make(runtime: &Runtime, options: &cli::Create, loaded: Loaded, until: Until, 
             hooks::run(&plan.hooks.create_runtime, &text, Some(signals))?;
             child.answer(Answer::Done)
         }
+        Ask::SetRlimits => {
+            parent::set_rlimits(child.pid(), plan.process.as_ref().map_or(&[], |process| &process.rlimits))?;
+            child.answer(Answer::Done)
+        }
         Ask::Console => {
             let master = fds.pop().ok_or_else(|| Error::other("a terminal was announced and did not come"))?;
             match &options.console_socket {
@@ -249,9 +255,6 @@ fn make(runtime: &Runtime, options: &cli::Create, loaded: Loaded, until: Until, 
             hooks::run_all(&plan.hooks.poststop, &state.to_oci(Status::Stopped)?);
         }
         return Err(error);
-    }
-    if let Some(process) = &plan.process {
-        parent::set_rlimits(child.pid(), &process.rlimits)?;
     }
     state.creating = false;
     let locked = reserved.locked().ok_or_else(|| Error::state("the state directory is gone"))?;

@@ -18,6 +18,7 @@ use crate::terminal;
 
 /// Runs a process in the container; in the foreground waits for its end and gives its exit code.
 pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
+    listen::check_inherited(options.preserve_fds)?;
     let signals = Signals::hold_terminating()?;
     let state = runtime.load(&options.id)?;
     match state.status(&runtime.root)? {
@@ -68,6 +69,10 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
             }
             Ok(())
         }
+        Ask::SetRlimits => {
+            parent::set_rlimits(child.pid(), &rlimits)?;
+            child.answer(Answer::Done)
+        }
         Ask::Listener(number) => {
             let seccomp = configured.seccomp.as_ref();
             listen::send_seccomp_listener(seccomp, &state, Status::Running, child, number)?;
@@ -76,7 +81,6 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
         other => Err(Error::other(format!("the process asked for {other:?}"))),
     })?;
     parent::set_oom_score_adj(child.pid(), oom_score_adj, runtime.rootless)?;
-    parent::set_rlimits(child.pid(), &rlimits)?;
     if let (Some(socket), Some(pidfd)) = (&options.pidfd_socket, child.pidfd()) {
         terminal::send_fd(socket, pidfd, b"pidfd").doing(|| format!("send a pidfd to {}", socket.display()))?;
     }

@@ -24,17 +24,19 @@ pub fn attend(pid: Pid, pidfd: Option<OwnedFd>, console: Option<OwnedFd>, notify
         relay.resize();
     }
     loop {
+        // Before the first wait too: a SIGCHLD that came before signals were held is lost.
+        if let Some(code) = reap_all(pid)? {
+            if let Some(relay) = &mut relay {
+                // What the container wrote last is still in the pty.
+                relay.copy_output();
+            }
+            return Ok(code);
+        }
+        wait(&signals, relay.as_mut(), notify.as_ref(), pid)?;
         while let Some(signal) = signals.next()? {
             match signal {
-                libc::SIGCHLD => {
-                    if let Some(code) = reap_all(pid)? {
-                        if let Some(relay) = &mut relay {
-                            // What the container wrote last is still in the pty.
-                            relay.copy_output();
-                        }
-                        return Ok(code);
-                    }
-                }
+                // Reaped above.
+                libc::SIGCHLD => {}
                 libc::SIGWINCH if relay.is_some() => relay.iter().for_each(Relay::resize),
                 // What is meant for this process alone: a broken pipe of its own, urgent data, stops by its terminal.
                 libc::SIGPIPE | libc::SIGURG | libc::SIGTTIN | libc::SIGTTOU => {}
@@ -45,7 +47,6 @@ pub fn attend(pid: Pid, pidfd: Option<OwnedFd>, console: Option<OwnedFd>, notify
                 },
             }
         }
-        wait(&signals, relay.as_mut(), notify.as_ref(), pid)?;
     }
 }
 

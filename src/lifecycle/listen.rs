@@ -15,13 +15,25 @@ use crate::plan::{Mount, MountAttributes, MountKind, Plan, Process, Propagation,
 use crate::sandbox::parent::Child;
 use crate::sandbox::process::set_default_env;
 use crate::state::{State, Status};
-use crate::sys::process;
+use crate::sys::{fd, process};
 
 /// How many descriptors from 3 on the caller passes by sd_listen_fds(3).
 pub fn inherited() -> u32 {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
     let is_for_us = number("LISTEN_PID").is_none_or(|pid| pid == std::process::id());
     if is_for_us { number("LISTEN_FDS").unwrap_or(0) } else { 0 }
+}
+
+/// Makes sure that every descriptor from 3 on that the container is to get is open: before this program opens its own, which
+/// would have the same numbers.
+pub fn check_inherited(preserve_fds: u32) -> Result<()> {
+    for number in 3..3 + (preserve_fds + inherited()) as i32 {
+        if !fd::is_open(number) {
+            return Err(Error::usage(format!("descriptor {number} is to be preserved and is not open"))
+                .hint("--preserve-fds and LISTEN_FDS count descriptors that are open, from 3 on"));
+        }
+    }
+    Ok(())
 }
 
 /// Tells the container's process of the descriptors and the notify socket that it gets.

@@ -108,28 +108,18 @@ fn is_plain(key: &str) -> bool {
 
 impl Unknown {
     fn warning(&self) -> String {
-        let mut pointer = String::new();
-        for step in self.path.iter().rev() {
-            match step {
-                Step::Index(index) => pointer.push_str(&format!("/{index}")),
-                // RFC 6901 section 3; control characters would break the log line.
-                Step::Key(key) => {
-                    let escaped = key.replace('~', "~0").replace('/', "~1");
-                    pointer.push_str(&format!("/{}", escaped.escape_debug()));
-                }
-            }
-        }
+        let property = property(&self.path);
         let name = match self.path.first() {
             Some(Step::Key(name)) => name.as_ref(),
             _ => "",
         };
         // runtime-spec names these for other platforms (config.md#platform-specific-configuration).
         if self.path.len() == 1 && ["windows", "solaris", "vm", "zos", "freebsd"].contains(&name) {
-            return format!("property {pointer:?} is for another platform, ignored");
+            return format!("property {property} is for another platform, ignored");
         }
         match suggestion(name, self.siblings.iter().copied()) {
-            Some(meant) => format!("unknown property {pointer:?}, ignored (did you mean {meant:?}?)"),
-            None => format!("unknown property {pointer:?}, ignored"),
+            Some(meant) => format!("unknown property {property}, ignored (did you mean {meant:?}?)"),
+            None => format!("unknown property {property}, ignored"),
         }
     }
 }

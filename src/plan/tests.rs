@@ -1389,13 +1389,13 @@ mod warnings {
         assert_eq!(
             lines,
             [
-                "config.json: unknown property \"/linux/rootPropagation\", ignored (did you mean \"rootfsPropagation\"?)",
-                "config.json: unknown property \"/linux/timeOffsets/monotonic/sec\", ignored (did you mean \"secs\"?)",
-                "config.json: unknown property \"/mounts/1/option\", ignored (did you mean \"options\"?)",
-                "config.json: unknown property \"/mounts/1/xyz\", ignored",
-                "config.json: unknown property \"/process/Cwd\", ignored (did you mean \"cwd\"?)",
-                "config.json: unknown property \"/process/a~00b~01c\", ignored",
-                "config.json: property \"/windows\" is for another platform, ignored",
+                "config.json: unknown property linux.rootPropagation, ignored (did you mean \"rootfsPropagation\"?)",
+                "config.json: unknown property linux.timeOffsets.monotonic.sec, ignored (did you mean \"secs\"?)",
+                "config.json: unknown property mounts[1].option, ignored (did you mean \"options\"?)",
+                "config.json: unknown property mounts[1].xyz, ignored",
+                "config.json: unknown property process.Cwd, ignored (did you mean \"cwd\"?)",
+                "config.json: unknown property process[\"a~0b/c\"], ignored",
+                "config.json: property windows is for another platform, ignored",
             ]
         );
     }

@@ -81,13 +81,14 @@ impl RootFs<'_> {
     fn mount_cgroup1(&self, mount: &Mount, view: &CgroupView) -> Result<()> {
         let target = self.target(mount, Missing::MakeDir)?;
         self.check_target(mount, &target, false)?;
-        let fs = NewFs {
+        let mut fs = NewFs {
             fs_type: "tmpfs".into(),
             source: "tmpfs".into(),
             data: vec!["mode=755".into()],
             attributes: attr::NOSUID | attr::NODEV | attr::NOEXEC,
             ..NewFs::default()
         };
+        self.label(&mut fs);
         let names = self.names();
         let top = Tree::new(fs)?.attach(&target.place, Change::default(), names)?;
         // The tmpfs is ours and new: names in it need no resolving, and as the current directory no descriptor names.

@@ -93,9 +93,14 @@ pub fn set_propagation(plan: &Plan) -> Result<()> {
 impl<'p> RootFs<'p> {
     /// Mounts the root file system over `root.path`: a recursive bind of it, or the overlay.
     pub fn mount_root(plan: &'p Plan, prepared: &Prepared) -> Result<Self> {
-        Self::mount_root_tree(plan, prepared)
-            .doing(|| format!("mount the root file system {}", plan.root.path.display()))
-            .property(|| "root.path")
+        let mounted = Self::mount_root_tree(plan, prepared);
+        let mounted = match mounted {
+            Err(e) if e.errno() == Some(Errno::EACCES) && plan.namespaces.user.is_own() => {
+                Err(e.hint("the root of the user namespace may not search the way to it: chmod o+x its directories"))
+            }
+            mounted => mounted,
+        };
+        mounted.doing(|| format!("mount the root file system {}", plan.root.path.display())).property(|| "root.path")
     }
 
     fn mount_root_tree(plan: &'p Plan, prepared: &Prepared) -> Result<Self> {
@@ -107,7 +112,7 @@ impl<'p> RootFs<'p> {
         }
         let tree = match (&plan.root.overlay, &prepared.overlay) {
             (Some(_), Some(overlay)) => Tree::Detached(overlay.try_clone()?),
-            (Some(overlay), None) => overlay::build(plan, overlay, path)?,
+            (Some(overlay), None) => overlay::build(plan, overlay, Some(path))?,
             (None, _) => Tree::bind(path, Reach::Recursive)?,
         };
         let place = Place { fd, root: None, path };
@@ -175,6 +180,12 @@ impl<'p> RootFs<'p> {
             entered => entered.doing(|| "enter the root file system"),
         }?;
         self.has_entered = true;
+        Ok(())
+    }
+
+    /// Gives the root the propagation of `linux.rootfsPropagation`; last, for an unbindable root has nothing that can be
+    /// bound over itself to be read-only.
+    pub fn set_root_propagation(&self) -> Result<()> {
         if let Some(propagation) = self.plan.root.propagation
             && propagation.kind != PropagationKind::Private
         {

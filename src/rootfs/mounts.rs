@@ -179,7 +179,7 @@ impl RootFs<'_> {
     }
 
     /// Adds `linux.mountLabel`; the kernel labels proc, sysfs, mqueue and cgroups itself.
-    fn label(&self, fs: &mut NewFs) {
+    pub(super) fn label(&self, fs: &mut NewFs) {
         if let Some(label) = self.plan.mount_label.as_ref().filter(|label| !label.is_empty())
             && !["proc", "sysfs", "mqueue", "cgroup", "cgroup2"].contains(&fs.fs_type.as_str())
         {

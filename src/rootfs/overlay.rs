@@ -35,8 +35,9 @@ struct Layers {
     label: Option<String>,
 }
 
-/// The overlay as a tree to attach; in a mount namespace of the caller's own, where things may be mounted at `scratch`.
-pub(super) fn build(plan: &Plan, overlay: &Overlay, scratch: &Path) -> Result<Tree> {
+/// The overlay as a tree to attach. Older kernels can make it only in a mount namespace of the caller's own, where things
+/// may be mounted at `scratch`; without `scratch` that is `EINVAL` or `ENOSYS`.
+pub(super) fn build(plan: &Plan, overlay: &Overlay, scratch: Option<&Path>) -> Result<Tree> {
     let lower = open_layers(overlay)?;
     let user_xattr = !is_initial_user_ns()?;
     let label = plan.mount_label.clone().filter(|label| !label.is_empty());
@@ -48,17 +49,17 @@ pub(super) fn build(plan: &Plan, overlay: &Overlay, scratch: &Path) -> Result<Tr
     if let Tree::Detached(root) = &tmpfs {
         let upper = upper_in(root.as_fd(), &lower)?;
         let layers = Layers { lower, upper, user_xattr, label };
-        return match layers.mount(scratch) {
+        return match (layers.mount(scratch), scratch) {
             // Before 6.15 a directory on a detached mount cannot be a layer. The lower directories are open already:
             // that the tmpfs covers one of them does not matter.
-            Err(e) if e.errno() == Some(Errno::EINVAL) => {
-                let _attached = attach_at(tmpfs, scratch)?;
+            (Err(e), Some(path)) if e.errno() == Some(Errno::EINVAL) => {
+                let _attached = attach_at(tmpfs, path)?;
                 layers.mount(scratch)
             }
-            mounted => mounted,
+            (mounted, _) => mounted,
         };
     }
-    let root = attach_at(tmpfs, scratch)?;
+    let root = attach_at(tmpfs, scratch.ok_or(Errno::ENOSYS)?)?;
     let upper = upper_in(root.as_fd(), &lower)?;
     Layers { lower, upper, user_xattr, label }.mount(scratch)
 }
@@ -67,6 +68,15 @@ pub(super) fn build(plan: &Plan, overlay: &Overlay, scratch: &Path) -> Result<Tr
 ///
 /// The parent must be single-threaded.
 pub(super) fn build_detached(plan: &Plan, overlay: &Overlay) -> Result<OwnedFd> {
+    match build(plan, overlay, None) {
+        Ok(Tree::Detached(overlay)) => Ok(overlay),
+        Err(e) if !matches!(e.errno(), Some(Errno::EINVAL | Errno::ENOSYS)) => Err(e),
+        _ => build_in_passing_namespace(plan, overlay),
+    }
+}
+
+/// [`build`] with a mount namespace that lives only as long as this call.
+pub(super) fn build_in_passing_namespace(plan: &Plan, overlay: &Overlay) -> Result<OwnedFd> {
     let open = |path: &str, flags| openat(AT_FDCWD, path, flags | OFlag::O_CLOEXEC, Mode::empty());
     let own_ns = open("/proc/thread-self/ns/mnt", OFlag::O_RDONLY)?;
     let directory = open(".", OFlag::O_PATH | OFlag::O_DIRECTORY)?;
@@ -74,7 +84,7 @@ pub(super) fn build_detached(plan: &Plan, overlay: &Overlay) -> Result<OwnedFd> 
     let none = None::<&str>;
     let built = nix::mount::mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none)
         .map_err(Error::from)
-        .and_then(|()| build(plan, overlay, &plan.root.path));
+        .and_then(|()| build(plan, overlay, Some(&plan.root.path)));
     setns(&own_ns, CloneFlags::CLONE_NEWNS)?;
     // setns made the namespace's root the current directory.
     nix::unistd::fchdir(&directory)?;
@@ -137,7 +147,7 @@ fn attach_at(tree: Tree, path: &Path) -> Result<OwnedFd> {
 }
 
 impl Layers {
-    fn mount(&self, scratch: &Path) -> Result<Tree> {
+    fn mount(&self, scratch: Option<&Path>) -> Result<Tree> {
         let context = match FsContext::open(c"overlay") {
             Err(Errno::ENOSYS) => return self.mount_by_path(scratch),
             opened => opened?,
@@ -148,13 +158,15 @@ impl Layers {
         };
         let complaint = context.complaint();
         // A kernel before 6.7 knows no lowerdir+, and those before 6.5 notice it only when all is given.
-        match (errno, self.mount_by_path(scratch)) {
-            (Errno::EINVAL, Ok(mounted)) => Ok(mounted),
-            _ => Err(complaint.map_or_else(
-                || errno.into(),
-                |said| Error::new(Kind::System(errno), format!("{}: {said}", errno.desc().to_lowercase())),
-            )),
+        if errno == Errno::EINVAL
+            && let Ok(mounted) = self.mount_by_path(scratch)
+        {
+            return Ok(mounted);
         }
+        Err(complaint.map_or_else(
+            || errno.into(),
+            |said| Error::new(Kind::System(errno), format!("{}: {said}", errno.desc().to_lowercase())),
+        ))
     }
 
     fn configure(&self, context: &FsContext) -> nix::Result<OwnedFd> {
@@ -175,7 +187,8 @@ impl Layers {
 
     /// With mount(2), at `scratch`, and a copy of that mount. All layers must fit into one page of options, so they are
     /// named as briefly as can be: `lowerdir=5:6:7`, seen from /proc/self/fd.
-    fn mount_by_path(&self, scratch: &Path) -> Result<Tree> {
+    fn mount_by_path(&self, scratch: Option<&Path>) -> Result<Tree> {
+        let scratch = scratch.ok_or(Errno::ENOSYS)?;
         let number = |fd: &OwnedFd| fd.as_raw_fd().to_string();
         let lower: Vec<String> = self.lower.iter().map(number).collect();
         let mut data = format!(

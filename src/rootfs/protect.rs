@@ -49,7 +49,7 @@ impl RootFs<'_> {
             (Some(mask), _) => Tree::bind_of(mask.as_fd(), Reach::Top)?,
             (None, unused) if is_dir => {
                 *null = unused;
-                Tree::new(empty_directory())?
+                Tree::new(self.empty_directory())?
             }
             (None, Some(null)) => null,
             (None, None) => return Err(Error::other("no null device to mask it with")),
@@ -116,14 +116,16 @@ impl RootFs<'_> {
         }
         Ok(())
     }
-}
 
-fn empty_directory() -> NewFs {
-    NewFs {
-        fs_type: "tmpfs".into(),
-        source: "tmpfs".into(),
-        data: vec!["nr_inodes=1".into(), "mode=755".into()],
-        attributes: attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC,
-        ..NewFs::default()
+    fn empty_directory(&self) -> NewFs {
+        let mut fs = NewFs {
+            fs_type: "tmpfs".into(),
+            source: "tmpfs".into(),
+            data: vec!["nr_inodes=1".into(), "mode=755".into()],
+            attributes: attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC,
+            ..NewFs::default()
+        };
+        self.label(&mut fs);
+        fs
     }
 }

@@ -434,6 +434,30 @@ fn an_id_mapped_source_shows_other_owners() {
 }
 
 #[test]
+fn the_parent_opens_what_the_user_namespace_cannot() {
+    in_own_namespace(|| {
+        fs::create_dir_all("/tmp/closed/volume").unwrap();
+        fs::set_permissions("/tmp/closed", fs::Permissions::from_mode(0o700)).unwrap();
+        fs::create_dir("/tmp/open").unwrap();
+        let mut shown_as_container = bind("/mapped", "/tmp/open", 0);
+        shown_as_container.id_map = Some(MountIdMap { recursive: false, maps: None });
+        let mut plan =
+            plan(vec![bind("/closed", "/tmp/closed/volume", 0), bind("/open", "/tmp/open", 0), shown_as_container]);
+        plan.namespaces.user = Namespace::New;
+        plan.id_maps = shifted_maps();
+        let mut prepared = prepare(&plan, None).unwrap();
+        assert!(prepared.source(0).is_some() && prepared.source(1).is_none() && prepared.source(2).is_none());
+
+        let user_ns = mount::user_ns("0 100000 1000", "0 100000 1000").unwrap();
+        let made = prepare_id_mapped(&plan, user_ns.as_fd()).unwrap();
+        prepared.take_id_mapped(made);
+        assert_eq!(prepared.descriptors().count(), 2);
+        let mapped = prepared.source(2).unwrap();
+        assert_eq!(mount::stat(mapped.as_fd()).unwrap().uid, 100_000);
+    });
+}
+
+#[test]
 fn a_mount_can_be_changed_by_remount() {
     in_own_namespace(|| {
         let mut mounts = usual_mounts();
@@ -531,9 +555,14 @@ fn the_null_device_of_an_image_is_no_mask() {
 #[test]
 fn a_terminal_is_not_bound_over_a_link() {
     // CVE-2025-52565, CVE-2026-88264.
-    for (is_link, is_accepted) in [(false, true), (true, false)] {
+    for (is_link, is_accepted, is_new) in
+        [(false, true, true), (true, false, true), (false, true, false), (true, false, false)]
+    {
         in_own_namespace(|| {
-            let plan = plan(vec![]);
+            if !is_new {
+                without_new_calls(&NEW_CALLS);
+            }
+            let plan = plan(vec![file_system("/proc", "proc", &[], 0)]);
             fs::create_dir("/tmp/root/dev").unwrap();
             if is_link {
                 fs::write("/tmp/root/target", "").unwrap();
@@ -603,19 +632,20 @@ fn an_overlay_needs_none_of_the_new_system_calls() {
 
 #[test]
 fn an_overlay_is_made_detached_for_a_user_namespace() {
-    in_own_namespace(|| {
-        fs::create_dir_all("/tmp/layer/sub").unwrap();
-        let plan = overlay_of(&["/tmp/layer".into()]);
-        let before = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
-        let overlay = overlay::build_detached(&plan, plan.root.overlay.as_ref().unwrap()).unwrap();
-        assert_eq!(fs::read_to_string("/proc/thread-self/mountinfo").unwrap(), before);
-        let mut prepared = Prepared::default();
-        prepared.overlay = Some(overlay);
-        set_propagation(&plan).unwrap();
-        let mut rootfs = RootFs::mount_root(&plan, &prepared).unwrap();
-        rootfs.enter(false).unwrap();
-        fs::write("/sub/file", "").unwrap();
-    });
+    for build in [overlay::build_detached, overlay::build_in_passing_namespace] {
+        in_own_namespace(|| {
+            fs::create_dir_all("/tmp/layer/sub").unwrap();
+            let plan = overlay_of(&["/tmp/layer".into()]);
+            let before = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+            let mut prepared = Prepared::default();
+            prepared.overlay = Some(build(&plan, plan.root.overlay.as_ref().unwrap()).unwrap());
+            assert_eq!(fs::read_to_string("/proc/thread-self/mountinfo").unwrap(), before);
+            set_propagation(&plan).unwrap();
+            let mut rootfs = RootFs::mount_root(&plan, &prepared).unwrap();
+            rootfs.enter(false).unwrap();
+            fs::write("/sub/file", "").unwrap();
+        });
+    }
 }
 
 #[test]

@@ -129,7 +129,7 @@ impl Tree {
     pub fn new(fs: NewFs) -> Result<Self> {
         // fsconfig has no names for these two; its values end at 256 bytes.
         let only_by_path = (fs.superblock.set | fs.superblock.clear) & (libc::MS_I_VERSION | libc::MS_SILENT) != 0
-            || fs.data.iter().any(|item| item.len() >= FSCONFIG_STRING_BYTES);
+            || fs.data.iter().chain([&fs.source]).any(|item| item.len() >= FSCONFIG_STRING_BYTES);
         if only_by_path {
             return Ok(Tree::NewByPath(fs));
         }

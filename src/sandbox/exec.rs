@@ -12,6 +12,7 @@ use crate::error::{Context, Error, Result};
 use crate::plan::{Process, Seccomp};
 use crate::security::keyring;
 use crate::security::users::UserSpec;
+use crate::signals;
 use crate::sys::{process, scheduling};
 
 /// What exec decides before the clone; the processes that it makes have their own copies.
@@ -33,6 +34,7 @@ impl Exec<'_> {
     /// [stage] What must happen outside of the container: its cgroups, which are files of the host.
     pub fn before_joining(&self) -> Result<()> {
         process::set_parent_death_signal(libc::SIGKILL).doing(|| "ask for a signal at the parent's death")?;
+        signals::reset()?;
         if let Some(cpus) = &self.process.exec_cpu_affinity.initial {
             set_affinity(cpus).property(|| "process.execCPUAffinity.initial")?;
         }
@@ -69,11 +71,13 @@ fn set_up_and_execute(exec: &mut Exec<'_>, parent: &ChildEnd) -> Result<Infallib
     set_final_affinity(&exec.process)?;
     common::set_priorities(&exec.process)?;
     common::set_labels(&exec.process)?;
+    common::set_rlimits(&exec.process, exec.namespaces & libc::CLONE_NEWUSER as u64 != 0, parent)?;
+    let is_in_cwd = common::enter_cwd_early(&exec.process)?;
     let no_new_privileges = exec.process.no_new_privileges;
     if let Some(filter) = exec.seccomp.filter(|_| !no_new_privileges) {
         common::load_seccomp(filter, Some(parent))?;
     }
-    common::become_user(&exec.process, exec.last_capability, parent)?;
+    common::become_user(&exec.process, exec.last_capability, is_in_cwd, parent)?;
     common::set_umask(&exec.process);
     common::set_home(&mut exec.process);
     if no_new_privileges {
@@ -89,7 +93,6 @@ fn set_up_and_execute(exec: &mut Exec<'_>, parent: &ChildEnd) -> Result<Infallib
     parent.tell(&Ask::Ready)?;
     common::expect(parent, Answer::Start)?;
     common::keep_descriptors(exec.preserved)?;
-    common::reset_signals()?;
     if let Some(filter) = late.filter(|filter| filter.listener.is_none()) {
         common::load_seccomp(filter, None)?;
     }

@@ -19,6 +19,7 @@ use crate::hooks;
 use crate::plan::{Hook, Personality, Plan, Process};
 use crate::rootfs::{CgroupView, Prepared, RootFs};
 use crate::security::keyring;
+use crate::signals;
 use crate::state::{State, Status};
 use crate::sys::{process, scheduling};
 
@@ -58,6 +59,8 @@ struct Init<'i, 'c> {
     /// `getpid` as the host sees it, for hooks.
     host_pid: i32,
     program: Option<CString>,
+    /// The working directory was entered with root's rights.
+    is_in_cwd: bool,
 }
 
 /// A step: its name is the context of an error without one.
@@ -68,6 +71,7 @@ type Step = (&'static str, fn(&mut Init<'_, '_>) -> Result<()>);
 ///   root it is (cgroup_namespaces(7));
 /// - hooks run when namespaces and mounts are there, before the root is entered (config.md#createcontainer-hooks);
 /// - the terminal needs the container's devpts, sysctl a writable /proc: both before paths are masked and read-only;
+/// - rlimits and the working directory come before seccomp and the user: either may take away what they need;
 /// - seccomp without no_new_privs needs CAP_SYS_ADMIN, so it comes before the user; else as late as can be;
 /// - the program is found last, as the user that runs it, so that create fails and not start.
 const STEPS: &[Step] = &[
@@ -92,6 +96,8 @@ const STEPS: &[Step] = &[
     ("set priorities", |init| init.set_priorities()),
     ("set memory policy and personality", |init| init.set_memory_policy_and_personality()),
     ("set labels", |init| init.set_labels()),
+    ("set rlimits", |init| init.set_rlimits()),
+    ("enter the working directory", |init| init.enter_cwd()),
     ("load the seccomp filter with privilege", |init| init.load_privileged_seccomp()),
     ("become the user", |init| init.become_user()),
     ("find the program", |init| init.find_program()),
@@ -101,7 +107,7 @@ const STEPS: &[Step] = &[
 /// Sets the container up, waits for start and executes its program; ends the process if that fails.
 pub fn run(setup: &mut Setup<'_>, parent: ChildEnd) -> ! {
     let process = setup.plan.process.clone();
-    let mut init = Init { setup, parent, process, rootfs: None, host_pid: 0, program: None };
+    let mut init = Init { setup, parent, process, rootfs: None, host_pid: 0, program: None, is_in_cwd: false };
     let outcome = init.set_up().and_then(|()| init.wait_and_execute());
     if let Err(error) = outcome {
         // A parent that is gone has nobody to tell.
@@ -115,6 +121,7 @@ impl<'c> Init<'_, 'c> {
         // Until the container is committed it does not outlive its maker; end of file on the socket covers the rest.
         process::set_parent_death_signal(libc::SIGKILL).doing(|| "ask for a signal at the parent's death")?;
         umask(Mode::from_bits_truncate(0o022));
+        signals::reset()?;
         self.close_foreign_descriptors()?;
         if !self.setup.plan.hooks.create_container.is_empty() || !self.setup.plan.hooks.start_container.is_empty() {
             self.host_pid = own_pid_on_host()?;
@@ -262,7 +269,8 @@ impl<'c> Init<'_, 'c> {
         let rootfs = self.rootfs_mut()?;
         rootfs.mask_paths()?;
         rootfs.protect_readonly_paths()?;
-        rootfs.protect_root()
+        rootfs.protect_root()?;
+        rootfs.set_root_propagation()
     }
 
     fn set_priorities(&mut self) -> Result<()> {
@@ -293,6 +301,18 @@ impl<'c> Init<'_, 'c> {
         self.process.as_ref().map_or(Ok(()), common::set_labels)
     }
 
+    fn set_rlimits(&mut self) -> Result<()> {
+        let in_own_user_ns = self.setup.plan.namespaces.user.is_own();
+        self.process.as_ref().map_or(Ok(()), |process| common::set_rlimits(process, in_own_user_ns, &self.parent))
+    }
+
+    fn enter_cwd(&mut self) -> Result<()> {
+        if let Some(process) = &self.process {
+            self.is_in_cwd = common::enter_cwd_early(process)?;
+        }
+        Ok(())
+    }
+
     fn load_privileged_seccomp(&mut self) -> Result<()> {
         match (&self.setup.plan.seccomp, &self.process) {
             (Some(filter), Some(process)) if !process.no_new_privileges => {
@@ -304,7 +324,7 @@ impl<'c> Init<'_, 'c> {
 
     fn become_user(&mut self) -> Result<()> {
         let Some(process) = &mut self.process else { return Ok(()) };
-        common::become_user(process, self.setup.last_capability, &self.parent)?;
+        common::become_user(process, self.setup.last_capability, self.is_in_cwd, &self.parent)?;
         common::set_umask(process);
         common::set_home(process);
         if process.no_new_privileges {
@@ -363,7 +383,6 @@ impl<'c> Init<'_, 'c> {
             return Err(Error::config("process", "there is nothing to start"));
         };
         common::keep_descriptors(self.setup.preserved)?;
-        common::reset_signals()?;
         if let Some(filter) = self.late_seccomp().filter(|filter| filter.listener.is_none()) {
             common::load_seccomp(filter, None)?;
         }

@@ -11,7 +11,9 @@
 //!                 ◀──────────────── Done
 //!   Born pid      ────────────────▶ from a stage: the process that becomes the container's
 //!   Warn text     ────────────────▶ logs it
-//!   Ready         ────────────────▶ rlimits; saves the state, writes the pid file
+//!   SetRlimits    ────────────────▶ sets rlimits, which a process in a user namespace may not raise
+//!                 ◀──────────────── Done
+//!   Ready         ────────────────▶ saves the state, writes the pid file
 //!                 ◀──────────────── Commit (create: wait on the start socket) or Start (run: go on to execve)
 //!   Failed error  ────────────────▶ reports it
 //!   end of file                     execve succeeded, or the process died
@@ -41,6 +43,7 @@ const MAX_FDS: usize = 253;
 pub enum Ask {
     MapIds,
     RunHostHooks,
+    SetRlimits,
     Console,
     Listener(RawFd),
     Born(i32),
@@ -63,6 +66,7 @@ impl Ask {
         let (tag, payload): (u8, &[u8]) = match self {
             Ask::MapIds => (b'm', &[]),
             Ask::RunHostHooks => (b'h', &[]),
+            Ask::SetRlimits => (b'u', &[]),
             Ask::Console => (b'c', &[]),
             Ask::Listener(number) => (b'l', &number.to_ne_bytes()),
             Ask::Born(pid) => (b'b', &pid.to_ne_bytes()),
@@ -80,6 +84,7 @@ impl Ask {
         let decoded = match packet {
             [b'm'] => Some(Ask::MapIds),
             [b'h'] => Some(Ask::RunHostHooks),
+            [b'u'] => Some(Ask::SetRlimits),
             [b'c'] => Some(Ask::Console),
             [b'l', bytes @ ..] => number(bytes).map(Ask::Listener),
             [b'b', bytes @ ..] => number(bytes).map(Ask::Born),
@@ -224,6 +229,7 @@ mod tests {
         let asks = [
             Ask::MapIds,
             Ask::RunHostHooks,
+            Ask::SetRlimits,
             Ask::Console,
             Ask::Listener(7),
             Ask::Born(42),

@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 
 use super::message::{self, Answer, Ask, ParentEnd};
 use super::{exec, init, stage};
+use crate::cgroup;
 use crate::error::{Context, Error, Result};
 use crate::plan::{IdMapping, IdMaps, Rlimit};
 use crate::signals::Signals;
@@ -29,25 +30,38 @@ pub struct Child {
 pub fn spawn(setup: &mut init::Setup<'_>) -> Result<Child> {
     let (socket, child_end) = message::pair().doing(|| "make a socket pair")?;
     let single = SingleThreaded::prove().doing(|| "make sure of a single thread")?;
-    if stage::is_needed(setup.plan) {
-        return match process::clone(&single, &CloneArgs::default()).doing(|| "make the stage process")? {
-            Forked::Child => stage::run(setup, child_end),
-            Forked::Parent { pid, .. } => Ok(Child { pid, pidfd: None, socket, stage: Some(pid), owned: true }),
-        };
-    }
-    let args = CloneArgs { flags: stage::clone_flags(setup.plan), cgroup: setup.cgroup.into.as_ref().map(AsFd::as_fd) };
-    match process::clone(&single, &args).property(|| "linux.namespaces").doing(|| "make the container's process")? {
+    let has_stage = stage::is_needed(setup.plan);
+    let flags = if has_stage { 0 } else { stage::clone_flags(setup.plan) };
+    let born = clone_into(&single, flags, setup.cgroup);
+    match born.property(|| "linux.namespaces").doing(|| "make the container's process")? {
+        Forked::Child if has_stage => stage::run(setup, child_end),
         Forked::Child => init::run(setup, child_end),
+        Forked::Parent { pid, .. } if has_stage => Ok(Child { pid, pidfd: None, socket, stage: Some(pid), owned: true }),
         Forked::Parent { pid, pidfd } => Ok(Child { pid, pidfd: Some(pidfd), socket, stage: None, owned: true }),
     }
+}
+
+/// A child that is born in its cgroup v2, or moves there first thing where clone3(2) cannot do it.
+fn clone_into(single: &SingleThreaded, flags: u64, cgroup: &cgroup::Entry) -> Result<Forked> {
+    let args = CloneArgs { flags, cgroup: cgroup.into.as_ref().map(AsFd::as_fd) };
+    let forked = match process::clone(single, &args) {
+        Err(Errno::ENOSYS) if args.cgroup.is_some() => process::clone(single, &CloneArgs { flags, cgroup: None })?,
+        other => return Ok(other?),
+    };
+    if matches!(forked, Forked::Child)
+        && let Err(_error) = cgroup.join_unborn()
+    {
+        // Not even the socket is told: its end of file is.
+        process::exit_now(1);
+    }
+    Ok(forked)
 }
 
 /// Makes the process of exec in the namespaces of the process behind `target`.
 pub fn spawn_exec(exec: &mut exec::Exec<'_>, target: OwnedFd) -> Result<Child> {
     let (socket, child_end) = message::pair().doing(|| "make a socket pair")?;
     let single = SingleThreaded::prove().doing(|| "make sure of a single thread")?;
-    let args = CloneArgs { flags: 0, cgroup: exec.cgroup.into.as_ref().map(AsFd::as_fd) };
-    match process::clone(&single, &args).doing(|| "make the stage process")? {
+    match clone_into(&single, 0, exec.cgroup).doing(|| "make the stage process")? {
         Forked::Child => stage::run_exec(exec, target, child_end),
         Forked::Parent { pid, .. } => Ok(Child { pid, pidfd: None, socket, stage: Some(pid), owned: true }),
     }
@@ -272,7 +286,7 @@ fn run_helper(pid: Pid, kind: MapKind, map: &[IdMapping]) -> Result<()> {
         .hint(|| format!("does {} give this user the ids of the mapping?", kind.ranges()))
 }
 
-/// Sets rlimits of the container's process with this process's privilege: a user namespace may not raise any.
+/// Sets rlimits of a process, 0 for this one, with this process's privilege.
 pub fn set_rlimits(pid: Pid, rlimits: &[Rlimit]) -> Result<()> {
     for rlimit in rlimits {
         process::prlimit(pid, rlimit.resource, rlimit.soft, rlimit.hard)

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
 
 use super::message::{Answer, Ask, ChildEnd};
 use super::program;
@@ -17,7 +17,6 @@ use crate::error::{Context, Error, Result};
 use crate::plan::{Process, Seccomp};
 use crate::rootfs::procfs::Proc;
 use crate::security::{capabilities, label, users};
-use crate::signals;
 use crate::sys::fd::{self, standard_stream};
 use crate::sys::scheduling::{self, SchedAttr};
 use crate::sys::{process, seccomp, tty};
@@ -128,10 +127,30 @@ pub fn expect_with_fds(parent: &ChildEnd, answer: Answer) -> Result<Vec<OwnedFd>
     }
 }
 
-/// Working directory, standard streams' owner, groups, user and capabilities.
-///
-/// `can_set_groups` is false where the kernel denies setgroups(2) (user_namespaces(7)).
-pub fn become_user(process: &Process, last_capability: u8, parent: &ChildEnd) -> Result<()> {
+/// Sets rlimits, before the user changes: by itself, or by the parent where a user namespace may not raise any.
+pub fn set_rlimits(process: &Process, in_own_user_ns: bool, parent: &ChildEnd) -> Result<()> {
+    if process.rlimits.is_empty() {
+        return Ok(());
+    }
+    if in_own_user_ns {
+        parent.tell(&Ask::SetRlimits)?;
+        return expect(parent, Answer::Done);
+    }
+    super::parent::set_rlimits(Pid::from_raw(0), &process.rlimits)
+}
+
+/// Enters the working directory with root's rights, if they are enough: `false` means that it is to be tried again as the
+/// user, whose own it may be.
+pub fn enter_cwd_early(process: &Process) -> Result<bool> {
+    match enter_cwd(process) {
+        Ok(()) => check_cwd().map(|()| true),
+        Err(error) if error.errno() == Some(Errno::EACCES) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Standard streams' owner, groups, user and capabilities; the working directory unless it `is_in_cwd` already.
+pub fn become_user(process: &Process, last_capability: u8, is_in_cwd: bool, parent: &ChildEnd) -> Result<()> {
     let user = &process.user;
     let held = process::capabilities().doing(|| "read capabilities")?[1];
     let (wanted, missing) = capabilities::available(process.capabilities, held);
@@ -141,14 +160,6 @@ pub fn become_user(process: &Process, last_capability: u8, parent: &ChildEnd) ->
     }
     capabilities::drop_bounding(&wanted, last_capability)?;
     own_streams(user.uid)?;
-    // Before the user changes: root may enter what the user may not; a directory of the user's alone comes after it.
-    let early = enter_cwd(process);
-    if let Err(error) = early
-        && error.errno() != Some(Errno::EACCES)
-    {
-        return Err(error);
-    }
-    let entered = std::env::current_dir().is_ok_and(|cwd| cwd == process.cwd);
     process::set_keep_capabilities(true).doing(|| "keep capabilities")?;
     set_groups(&user.additional_gids)?;
     let gid = Gid::from_raw(user.gid);
@@ -157,9 +168,10 @@ pub fn become_user(process: &Process, last_capability: u8, parent: &ChildEnd) ->
     setresuid(uid, uid, uid).property(|| "process.user.uid").doing(|| format!("become user {uid}"))?;
     process::set_keep_capabilities(false).doing(|| "keep capabilities")?;
     capabilities::apply(&wanted)?;
-    if !entered {
-        enter_cwd(process)?;
+    if is_in_cwd {
+        return Ok(());
     }
+    enter_cwd(process)?;
     check_cwd()
 }
 
@@ -274,11 +286,6 @@ pub fn execute(process: &Process, path: &CString) -> Result<Infallible> {
     nix::unistd::execve(path, &process.args, &process.env)
         .map_err(|errno| program::explain(path, errno))
         .property(|| "process.args")
-}
-
-/// Signals of the caller change nothing in the container.
-pub fn reset_signals() -> Result<()> {
-    signals::reset()
 }
 
 /// Closes every descriptor but the standard streams, those below `first_own`, and `kept`.

@@ -63,7 +63,16 @@ fn check(path: &Path) -> Result<(), Errno> {
     if !metadata.is_file() {
         return Err(Errno::EACCES);
     }
-    faccessat(nix::fcntl::AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS)
+    let access = |flags| faccessat(nix::fcntl::AT_FDCWD, path, AccessFlags::X_OK, flags);
+    match access(AtFlags::AT_EACCESS) {
+        // Before 5.8, or a filter of the container's that does not know faccessat2(2): real and effective ids are the same.
+        Err(Errno::ENOSYS | Errno::EPERM) => match access(AtFlags::empty()) {
+            // Not to be asked at all: execve(2) will tell.
+            Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+            other => other,
+        },
+        other => other,
+    }
 }
 
 /// The error for a program that execve(2) refuses with `errno`: names the one thing that is wrong, if it is certain.
@@ -109,7 +118,7 @@ fn missing_interpreter(path: &Path) -> Option<String> {
         Head::Script { interpreter, line, carriage_return } => {
             if carriage_return {
                 return Some(format!(
-                    "its first line {line:?} ends in CR LF: the interpreter {interpreter:?} does not exist; \
+                    "its first line {line:?} ends in CRLF: the interpreter {interpreter:?} does not exist; \
                      convert the file to LF"
                 ));
             }
@@ -282,7 +291,7 @@ mod tests {
         arm[18] = 40;
         let cases: [(&str, &[u8], u32, Errno, &str); 6] = [
             ("script", b"#!/no/such -x\n", 0o755, Errno::ENOENT, "interpreter /no/such of its first line"),
-            ("crlf", b"#!/bin/sh\r\n", 0o755, Errno::ENOENT, "CR LF"),
+            ("crlf", b"#!/bin/sh\r\n", 0o755, Errno::ENOENT, "CRLF"),
             ("mode", b"#!/bin/sh\n", 0o644, Errno::EACCES, "its mode is 0644"),
             ("arm", &arm, 0o755, Errno::ENOEXEC, "32-bit ELF program for arm"),
             ("text", b"echo hi\n", 0o755, Errno::ENOEXEC, "neither an ELF program nor a script"),

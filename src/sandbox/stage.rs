@@ -42,7 +42,7 @@ pub fn clone_flags(plan: &Plan) -> u64 {
 /// Joins what `joined` names, then makes the container's process and ends.
 pub fn run(setup: &mut Setup<'_>, parent: ChildEnd) -> ! {
     let born = enter(setup.plan, setup.joined)
-        .and_then(|()| spawn(clone_flags(setup.plan), setup.cgroup.into.as_ref().map(AsFd::as_fd), &parent));
+        .and_then(|()| spawn(clone_flags(setup.plan), &parent));
     match born {
         Ok(Role::Stage) => process::exit_now(0),
         Ok(Role::Container) => init::run(setup, parent),
@@ -58,7 +58,7 @@ pub fn run_exec(exec: &mut exec::Exec<'_>, target: OwnedFd, parent: ChildEnd) ->
         exec.close_foreign_descriptors(&[parent.as_fd(), target.as_fd()])?;
         join_all_of(target.as_fd(), exec.namespaces)?;
         drop(target);
-        spawn(0, None, &parent)
+        spawn(0, &parent)
     })();
     match entered {
         Ok(Role::Stage) => process::exit_now(0),
@@ -79,9 +79,10 @@ enum Role {
 }
 
 /// Makes the container's process a child of this one's parent (CLONE_PARENT) and tells its PID.
-fn spawn(flags: u64, cgroup: Option<BorrowedFd<'_>>, parent: &ChildEnd) -> Result<Role> {
+fn spawn(flags: u64, parent: &ChildEnd) -> Result<Role> {
     let single = SingleThreaded::after_clone();
-    let args = CloneArgs { flags: flags | libc::CLONE_PARENT as u64, cgroup };
+    // The cgroup is the stage's own already.
+    let args = CloneArgs { flags: flags | libc::CLONE_PARENT as u64, cgroup: None };
     match process::clone(&single, &args).doing(|| "make the container's process")? {
         Forked::Child => Ok(Role::Container),
         Forked::Parent { pid, pidfd } => {

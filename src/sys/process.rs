@@ -238,11 +238,14 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Sets a signal back to its default action.
+/// Sets a signal back to its default action; also the two that the C library keeps for itself and does not let be changed.
 pub fn default_signal(signal: c_int) -> nix::Result<()> {
-    // SAFETY: SIG_DFL installs no handler, so nothing of this program runs in signal context.
-    let previous = unsafe { libc::signal(signal, libc::SIG_DFL) };
-    if previous == libc::SIG_ERR { Err(Errno::last()) } else { Ok(()) }
+    // struct sigaction of the kernel, all zero: SIG_DFL, no flags, no restorer, empty mask.
+    let default = [0u64; 4];
+    let old: *mut u64 = std::ptr::null_mut();
+    // SAFETY: `default` is as large as the kernel's struct sigaction, a null old action is allowed, and 8 is the size of its
+    // signal set; SIG_DFL installs no handler, so nothing of this program runs in signal context.
+    check(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, 8usize) }).map(drop)
 }
 
 /// Sets limits of another process (prlimit(2)); `resource` is an RLIMIT_* number.

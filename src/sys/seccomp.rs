@@ -22,7 +22,8 @@ pub fn set_filter(program: &[Instruction], flags: u64, listener: bool) -> nix::R
     let filter = FilterProgram { length, instructions: program.as_ptr() };
     let flags = if listener { flags | SECCOMP_FILTER_FLAG_NEW_LISTENER } else { flags };
     // SAFETY: `filter` has the layout of sock_fprog and points to `length` instructions with that of sock_filter.
-    let returned = check(unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &raw const filter) })?;
+    let returned =
+        check(unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &raw const filter) })?;
     if !listener {
         return Ok(None);
     }
@@ -33,7 +34,8 @@ pub fn set_filter(program: &[Instruction], flags: u64, listener: bool) -> nix::R
 /// Whether the kernel knows the SECCOMP_FILTER_FLAG_* in `flags`; installs nothing.
 pub fn knows_flags(flags: u64) -> bool {
     // SAFETY: the kernel looks at the flags first and refuses the null pointer next (EFAULT), having changed nothing.
-    let returned =
-        unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, std::ptr::null::<libc::sock_fprog>()) };
+    let returned = unsafe {
+        libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, std::ptr::null::<libc::sock_fprog>())
+    };
     check(returned) == Err(nix::errno::Errno::EFAULT)
 }

@@ -1,5 +1,6 @@
 """What the engines' tests share: cases and their report, commands, terminals, waiting, cgroups, the image, leaks."""
 
+import contextlib
 import fcntl
 import hashlib
 import io
@@ -22,12 +23,18 @@ PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 CGROUP = Path("/sys/fs/cgroup")
 IS_CGROUP_V2 = (CGROUP / "cgroup.controllers").exists()
 # How long a single command or condition may take; a loaded CI machine is 20 times slower than an idle one.
-DEADLINE = 60.0
+DEADLINE = 30.0
+# After so many commands that did not end, the rest of an engine's cases would only wait.
+HANGS = 3
 MIB = 1024 * 1024
 
 
 class Failure(Exception):
     """A case did not see what it expected; the text says what."""
+
+
+class Hang(Failure):
+    """A command did not end."""
 
 
 class Skip(Exception):
@@ -140,12 +147,11 @@ class Running:
     def finish(self, seconds: float = DEADLINE) -> Outcome:
         try:
             out, err = self.process.communicate(self.stdin, timeout=seconds)
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired as hang:
+            others = waiting()
             self.process.kill()
-            out, err = self.process.communicate()
-            raise Failure(
-                Outcome(self.argv, -signal.SIGKILL, out, err).describe(f"an end within {seconds:.0f} s")
-            ) from None
+            done = Outcome(self.argv, self.process.wait(), hang.stdout or b"", hang.stderr or b"")
+            raise Hang(f"{done.describe(f'an end within {seconds:.0f} s')}\nrunning:\n{others}") from None
         return Outcome(self.argv, self.process.returncode, out, err)
 
 
@@ -176,10 +182,10 @@ def on_terminal(
                 continue
             readable, _, _ = select.select([leader], [], [], max(0.0, deadline - time.monotonic()))
             if not readable:
+                others = waiting()
                 process.kill()
-                process.wait()
                 waited_for = f"{talk[0][0]!r} on the terminal" if talk else "the command to end"
-                raise Failure(Outcome(argv, process.returncode, seen, b"").describe(waited_for))
+                raise Hang(f"{Outcome(argv, process.wait(), seen, b'').describe(waited_for)}\nrunning:\n{others}")
             try:
                 data = os.read(leader, 65536)
             except OSError:  # EIO: the last descriptor of the terminal is closed.
@@ -373,6 +379,25 @@ def processes() -> dict[int, str]:
     return found
 
 
+def waiting() -> str:
+    """Every process and what it waits for in the kernel: tells who hangs."""
+    lines = []
+    for pid, command in processes().items():
+        try:
+            lines.append(f"  {pid} {Path(f'/proc/{pid}/wchan').read_text()} {command[:150]}")
+        except OSError:
+            continue
+    return "\n".join(lines)
+
+
+def end_runtime(runtime: Path) -> None:
+    """Kills the runtime's own processes that hang, so that what they lock can be cleaned up."""
+    for pid, command in processes().items():
+        if command.startswith(str(runtime)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
 def settled(left: Callable[[], list]) -> None:
     """Fails if something is still left after the time that an engine needs to clean up behind itself."""
     try:
@@ -385,29 +410,40 @@ def settled(left: Callable[[], list]) -> None:
 def run_engine(engine: Engine, report: Report) -> None:
     """Starts the engine, runs its cases, removes all and stops it, and looks at what is left."""
 
+    hangs = 0
+
     def attempt(title: str, function: Callable[[], object]) -> bool:
+        nonlocal hangs
         begun = time.monotonic()
         problem = None
         try:
             function()
         except Exception as raised:  # A broken case is a failure of that case only.
             problem = raised
+        if isinstance(problem, Hang):
+            hangs += 1
+            end_runtime(engine.rig.runtime)
         report.add(engine.name, title, problem, time.monotonic() - begun)
         return problem is None
 
+    def clean_up() -> None:
+        try:
+            engine.remove_all()
+        except Hang:
+            end_runtime(engine.rig.runtime)
+            engine.remove_all()
+
     mounts_before, processes_before = mount_targets(), set(processes())
-    try:
-        engine.start()
-    except Exception as raised:
-        report.add(engine.name, "starts", raised)
-        engine.stop()
-        return
-    try:
+    if attempt("starts", engine.start):
         for function in engine.cases():
+            if hangs >= HANGS:
+                report.add(
+                    engine.name, "all cases are run", Failure(f"given up after {hangs} commands that did not end")
+                )
+                break
             if report.wants(engine.name, function.title) and not attempt(function.title, function):
-                engine.remove_all()
-    finally:
-        engine.remove_all()
+                attempt("what a failed case left is removed", clean_up)
+        attempt("every container is removed", clean_up)
 
     def state_left() -> list[str]:
         directory = engine.runtime_state()
@@ -429,7 +465,7 @@ def run_engine(engine: Engine, report: Report) -> None:
         settled(cgroups_left)
 
     attempt("no parent cgroup that the runtime made is left", no_parent_left)
-    engine.stop()
+    attempt("stops", engine.stop)
     attempt(
         "no mount is left",
         lambda: settled(

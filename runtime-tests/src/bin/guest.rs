@@ -45,6 +45,7 @@ const HELP: &str = "guest COMMAND [WORD…] [, COMMAND [WORD…]]…
   fd-read N                  content of an open descriptor
   echo-lines                 answers each line of standard input, until `quit`
   push-input                 TIOCSTI to the controlling terminal
+  attack NAME [WORD…]        what a hostile guest tries (attacker.rs)
   record PATH NAME           appends to PATH what it is as a hook, with its standard input
 ";
 
@@ -262,6 +263,7 @@ fn act(words: &[&str]) -> Result<(), String> {
             let result = fs::File::open(path).and_then(|mut f| f.read_to_string(&mut content)).map(drop);
             say("fd-read", json!({"text": content, "errno": errno(result)["errno"]}));
         }
+        ["attack", rest @ ..] => say("attack", runtime_tests::attacker::act(rest)?),
         // As a hook: who called it, with what.
         ["record", path, name, ..] => record(path, name)?,
         other => return Err(format!("unknown command {other:?}")),

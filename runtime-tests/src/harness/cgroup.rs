@@ -32,10 +32,13 @@ impl Layout {
                     }
                 }
                 "cgroup2" => {
-                    layout.v2 |= point == Path::new("/sys/fs/cgroup");
-                    let names = std::fs::read_to_string(point.join("cgroup.controllers")).unwrap_or_default();
-                    for name in names.split_whitespace() {
-                        layout.controllers.push((name.to_owned(), point.clone()));
+                    // What the unified hierarchy of a hybrid layout has is out of a v1 runtime's reach.
+                    if point == Path::new("/sys/fs/cgroup") {
+                        layout.v2 = true;
+                        let names = std::fs::read_to_string(point.join("cgroup.controllers")).unwrap_or_default();
+                        for name in names.split_whitespace() {
+                            layout.controllers.push((name.to_owned(), point.clone()));
+                        }
                     }
                 }
                 _ => continue,

@@ -348,6 +348,17 @@ impl Lines {
         }
     }
 
+    /// The next bytes, at least one.
+    ///
+    /// # Errors
+    /// Nothing came in time, or the end was reached.
+    pub fn some(&mut self, deadline: Duration) -> Outcome<Vec<u8>> {
+        if self.buffer.is_empty() && (!readable(&self.fd, deadline) || self.fill()? == 0) {
+            return Err("no more output".into());
+        }
+        Ok(std::mem::take(&mut self.buffer))
+    }
+
     /// What can be read without waiting.
     pub fn rest_now(&mut self) -> Vec<u8> {
         while readable(&self.fd, Duration::ZERO) && self.fill().is_ok_and(|n| n > 0) {}

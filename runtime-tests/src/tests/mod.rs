@@ -5,8 +5,12 @@ use crate::harness::Test;
 pub mod mounts;
 pub mod namespaces;
 pub mod exec_errors;
+pub mod hooks;
+pub mod cgroups;
 pub mod refusals;
 pub mod rootfs;
+pub mod terminal;
+pub mod seccomp;
 pub mod process;
 
 /// A module's tests; the full name of a test is `group::test`.
@@ -23,6 +27,10 @@ pub const GROUPS: &[Group] = &[
     Group { name: "rootfs", tests: rootfs::TESTS },
     Group { name: "exec_errors", tests: exec_errors::TESTS },
     Group { name: "refusals", tests: refusals::TESTS },
+    Group { name: "hooks", tests: hooks::TESTS },
+    Group { name: "cgroups", tests: cgroups::TESTS },
+    Group { name: "seccomp", tests: seccomp::TESTS },
+    Group { name: "terminal", tests: terminal::TESTS },
 ];
 
 /// Full names and tests, in order.

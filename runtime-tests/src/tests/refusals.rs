@@ -411,9 +411,15 @@ fn input_truncated(ctx: &Context) -> Outcome {
     bad_input(ctx, Some(&whole[..whole.len() / 2]), &["line"])
 }
 
+/// A good configuration, for a runtime that does not refuse what is done to it.
+fn in_own_cgroup(ctx: &Context) -> Outcome<Value> {
+    let mut bundle = ctx.bundle()?;
+    bundle.set("/linux/cgroupsPath", format!("{}/input", ctx.cgroup_parent));
+    Ok(bundle.config)
+}
+
 fn input_large(ctx: &Context) -> Outcome {
-    let bundle = ctx.bundle()?;
-    let mut config = bundle.config.clone();
+    let mut config = in_own_cgroup(ctx)?;
     config["annotations"] = json!({"a": "x".repeat(65 << 20)});
     bad_input(ctx, Some(&serde_json::to_vec(&config)?), &["64"])
 }
@@ -424,15 +430,13 @@ fn input_deep(ctx: &Context) -> Outcome {
 }
 
 fn input_deep_unknown(ctx: &Context) -> Outcome {
-    let bundle = ctx.bundle()?;
-    let text = bundle.config.to_string();
+    let text = in_own_cgroup(ctx)?.to_string();
     let deep = format!("{{\"x\":{}{},{}", "[".repeat(200_000), "]".repeat(200_000), &text[1..]);
     bad_input(ctx, Some(deep.as_bytes()), &[])
 }
 
 fn input_not_utf8(ctx: &Context) -> Outcome {
-    let bundle = ctx.bundle()?;
-    let text = serde_json::to_string(&bundle.config)?.replace("kelson-test\"", "kelson\u{fffd}\"");
+    let text = in_own_cgroup(ctx)?.to_string().replace("kelson-test\"", "kelson\u{fffd}\"");
     let bytes: Vec<u8> = text.as_bytes().to_vec();
     let mark = "\u{fffd}".as_bytes();
     let at = bytes.windows(mark.len()).position(|w| w == mark).ok_or("no mark")?;
@@ -462,8 +466,7 @@ fn input_list(ctx: &Context) -> Outcome {
 }
 
 fn input_trailing(ctx: &Context) -> Outcome {
-    let bundle = ctx.bundle()?;
-    bad_input(ctx, Some(format!("{} garbage", bundle.config).as_bytes()), &[])
+    bad_input(ctx, Some(format!("{} garbage", in_own_cgroup(ctx)?).as_bytes()), &[])
 }
 
 fn error_form(ctx: &Context) -> Outcome {

