@@ -574,7 +574,7 @@ fn exec(words: &mut Words) -> Result<Command> {
         cwd: words.path("cwd"),
         env: words.all("env"),
         tty: words.is_set("tty"),
-        user: words.text("user")?.filter(|user| !user.is_empty()),
+        user: words.text("user")?,
         additional_gids: words.texts("additional-gids")?,
         detach: words.is_set("detach"),
         process_label: words.text("process-label")?.filter(|label| !label.is_empty()),

@@ -65,6 +65,9 @@ pub struct State {
     pub poststart: Vec<Hook>,
     #[serde(default)]
     pub poststop: Vec<Hook>,
+    /// For a container in the host's mount namespace: the mount that held its root before it was mounted there.
+    #[serde(default)]
+    pub host_mount: Option<u64>,
     pub cgroup: cgroup::Record,
 }
 
@@ -339,6 +342,7 @@ impl State {
             startable: plan.process.is_some(),
             poststart: plan.hooks.poststart.clone(),
             poststop: plan.hooks.poststop.clone(),
+            host_mount: None,
             cgroup,
         }
     }

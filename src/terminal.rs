@@ -41,10 +41,6 @@ pub fn open_pty(size: Option<WindowSize>) -> Result<Pty> {
     }
     tty::unlock(master.as_fd()).doing(|| "unlock the pty")?;
     let peer = tty::open_peer(master.as_fd()).doing(|| "open the pty's peer")?;
-    // As runc does: a newline goes out as it is, and callers compare what a container prints.
-    let mut settings = termios::tcgetattr(&peer).doing(|| "read the pty's settings")?;
-    settings.output_flags.remove(OutputFlags::ONLCR);
-    termios::tcsetattr(&peer, SetArg::TCSANOW, &settings).doing(|| "change the pty's settings")?;
     if let Some(size) = size {
         tty::set_window_size(peer.as_fd(), size).property(|| "process.consoleSize").doing(|| "size the pty")?;
     }
@@ -94,6 +90,11 @@ pub struct Relay {
 impl Relay {
     pub fn new(master: OwnedFd) -> Result<Self> {
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).doing(|| "set up the terminal")?;
+        // As runc does: the caller's own terminal adds the carriage return, if it is one. Who takes the terminal by a
+        // console socket decides for itself.
+        let mut settings = termios::tcgetattr(&master).doing(|| "read the pty's settings")?;
+        settings.output_flags.remove(OutputFlags::ONLCR);
+        termios::tcsetattr(&master, SetArg::TCSANOW, &settings).doing(|| "change the pty's settings")?;
         let stdin = standard_stream(0);
         let saved = termios::tcgetattr(stdin).ok();
         if let Some(saved) = &saved {
@@ -122,10 +123,15 @@ impl Relay {
         !self.pending.is_empty()
     }
 
+    /// The size of the caller's terminal, if it has one.
+    pub fn caller_size() -> Option<WindowSize> {
+        tty::window_size(standard_stream(0)).ok()
+    }
+
     /// The pty takes the size of the caller's terminal (SIGWINCH).
     pub fn resize(&self) {
-        // A caller without a terminal has no size to give.
-        if let Ok(size) = tty::window_size(standard_stream(0)) {
+        // A pty whose other end is gone needs no size.
+        if let Some(size) = Self::caller_size() {
             let _ = tty::set_window_size(self.master.as_fd(), size);
         }
     }

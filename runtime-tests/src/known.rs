@@ -26,7 +26,11 @@ pub fn load(path: &Path) -> Result<Vec<Known>, String> {
     let text = std::fs::read_to_string(path).map_err(|e| format!("read {}: {e}", path.display()))?;
     let table: toml::Table = text.parse().map_err(|e| format!("{}: {e}", path.display()))?;
     let entries = table.get("known").and_then(|k| k.as_array()).cloned().unwrap_or_default();
-    entries.iter().enumerate().map(|(i, e)| entry(e).map_err(|e| format!("{}: known[{i}]: {e}", path.display()))).collect()
+    entries
+        .iter()
+        .enumerate()
+        .map(|(i, e)| entry(e).map_err(|e| format!("{}: known[{i}]: {e}", path.display())))
+        .collect()
 }
 
 fn entry(value: &toml::Value) -> Result<Known, String> {

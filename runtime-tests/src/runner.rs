@@ -130,7 +130,13 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
                 Ok(None) => at += 1,
                 _ => {
                     let job = jobs.swap_remove(at);
-                    finish(job, over, &mut totals, |test| known::find(&list, peer.name(), &version, cgroup, test), options.quiet);
+                    finish(
+                        job,
+                        over,
+                        &mut totals,
+                        |test| known::find(&list, peer.name(), &version, cgroup, test),
+                        options.quiet,
+                    );
                     ended = true;
                 }
             }
@@ -221,14 +227,7 @@ fn prepare(options: &Options, peer: Peer) -> Result<PathBuf, String> {
     result.map_err(|e| format!("{doing}: {e}"))
 }
 
-fn start(
-    options: &Options,
-    peer: Peer,
-    version: &str,
-    work: &Path,
-    index: usize,
-    name: &str,
-) -> Result<Job, String> {
+fn start(options: &Options, peer: Peer, version: &str, work: &Path, index: usize, name: &str) -> Result<Job, String> {
     let settings = json!({
         "runtime": options.runtime, "guest": options.guest, "peer": peer.name(), "version": version,
         "name": name, "dir": work.join(index.to_string()), "slow": options.slow,
@@ -246,13 +245,7 @@ fn start(
     Ok(Job { name: name.to_owned(), child, started: Instant::now() })
 }
 
-fn finish<'k>(
-    job: Job,
-    over: bool,
-    totals: &mut Totals,
-    find: impl Fn(&str) -> Option<&'k Known>,
-    quiet: bool,
-) {
+fn finish<'k>(job: Job, over: bool, totals: &mut Totals, find: impl Fn(&str) -> Option<&'k Known>, quiet: bool) {
     let took = job.started.elapsed();
     children::lock().release(job.child.id() as i32);
     // Both pipes were small enough not to block: a result line and a panic's message.
@@ -346,6 +339,7 @@ pub fn one(settings: &str) -> Result<ExitCode, String> {
         patience: Duration::from_secs(20) * slow,
         filter: settings["no_newer_syscalls"].as_bool().unwrap_or(false).then(sys::no_newer_syscalls),
         counter: AtomicU32::new(0),
+        user: AtomicU32::new(0),
         dir,
     };
     let outcome = (test.run)(&context);

@@ -353,6 +353,15 @@ pub fn fork_sleeper(flags: i32) -> io::Result<i32> {
     Ok(pid)
 }
 
+/// Sets an extended attribute (setxattr(2)).
+pub fn set_attribute(path: &std::path::Path, name: &std::ffi::CStr, value: &[u8]) -> io::Result<()> {
+    let path = std::ffi::CString::new(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()))?;
+    // SAFETY: both strings end with NUL, the value has the length given.
+    let result = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    Errno::result(result)?;
+    Ok(())
+}
+
 /// Writes every page of `bytes` of new memory and keeps it.
 pub fn hold_memory(bytes: usize) -> Vec<u8> {
     let mut memory = vec![0u8; bytes];

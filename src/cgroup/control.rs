@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -95,7 +95,7 @@ pub fn freeze_v1(path: &Path, frozen: bool) -> Result<()> {
         }
         wait_without_event(pause);
         pause = (pause * 2).min(Duration::from_millis(5));
-        // A process that forked meanwhile can leave it FREEZING for ever; asking again catches the child (runc#2774).
+        // What joined or was born meanwhile is caught by asking again (cgroup-v1/freezer-subsystem.rst).
         set("FROZEN")?;
     }
     Ok(())
@@ -121,6 +121,9 @@ pub fn kill_v2(path: &Path) -> nix::Result<()> {
     files::write(&path.join("cgroup.kill"), "1").map_err(error)
 }
 
+/// Descriptors open at one time: far below any limit (RLIMIT_NOFILE is often 1024).
+const BATCH: usize = 256;
+
 /// Sends `signal` once to every process in the cgroup at `path` and below, and to those that they make meanwhile. Gives
 /// whether the end was reached: `false` if after `rounds` there were still new ones.
 pub fn signal_each(path: &Path, signal: i32, signalled: &mut BTreeSet<i32>, rounds: u32) -> Result<bool> {
@@ -130,36 +133,42 @@ pub fn signal_each(path: &Path, signal: i32, signalled: &mut BTreeSet<i32>, roun
         if new.is_empty() {
             return Ok(true);
         }
-        let open: Vec<(i32, OwnedFd)> =
-            new.iter().filter_map(|pid| Some((*pid, pidfd_open(Pid::from_raw(*pid)).ok()?))).collect();
-        // A process that ended before its descriptor was opened may have left its number to a stranger; what is still
-        // listed now is what the descriptor stands for.
-        let still: BTreeSet<i32> = list()?.into_iter().collect();
-        for (pid, pidfd) in open.iter().filter(|(pid, _)| still.contains(pid)) {
-            match pidfd_send_signal(pidfd.as_fd(), signal) {
-                Ok(()) | Err(Errno::ESRCH) => {}
-                Err(errno) => return Err(errno).doing(|| format!("signal process {pid}")),
+        for batch in new.chunks(BATCH) {
+            let mut open = Vec::new();
+            for pid in batch {
+                match pidfd_open(Pid::from_raw(*pid)) {
+                    Ok(pidfd) => open.push((*pid, pidfd)),
+                    // Gone (and reaped), or a thread that leads no process any more.
+                    Err(Errno::ESRCH | Errno::EINVAL) => {}
+                    Err(errno) => return Err(errno).doing(|| format!("open process {pid}")),
+                }
+            }
+            // A process that ended before its descriptor was opened may have left its number to a stranger; what is still
+            // listed now is what the descriptor stands for.
+            let still: BTreeSet<i32> = list()?.into_iter().collect();
+            for (pid, pidfd) in open.iter().filter(|(pid, _)| still.contains(pid)) {
+                match pidfd_send_signal(pidfd.as_fd(), signal) {
+                    Ok(()) | Err(Errno::ESRCH) => {}
+                    Err(errno) => return Err(errno).doing(|| format!("signal process {pid}")),
+                }
             }
         }
-        // A descriptor that could not be opened belonged to a process that is gone.
         signalled.extend(new);
     }
     Ok(false)
 }
 
-/// Waits until a v1 cgroup can be removed, by the ends of its processes; gives those that are left at the deadline.
-pub fn wait_for_processes(path: &Path, deadline: Instant) -> Result<Vec<i32>> {
+/// Waits for the processes that are in the cgroup at `path` now to end, or for the deadline.
+pub fn wait_for_processes(path: &Path, deadline: Instant) -> Result<()> {
     let pids = files::processes_below(path).doing(|| format!("list the processes of {}", path.display()))?;
-    let pidfds: Vec<OwnedFd> = pids.iter().filter_map(|pid| pidfd_open(Pid::from_raw(*pid)).ok()).collect();
-    let ended = |pidfd: BorrowedFd<'_>| {
-        wait(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], deadline).doing(|| "wait for a process")
-    };
-    for pidfd in &pidfds {
-        if !ended(pidfd.as_fd())? {
-            return files::processes_below(path).doing(|| format!("list the processes of {}", path.display()));
+    for pid in pids {
+        let Ok(pidfd) = pidfd_open(Pid::from_raw(pid)) else { continue };
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        if !wait(&mut fds, deadline).doing(|| format!("wait for process {pid}"))? {
+            return Ok(());
         }
     }
     // A process leaves its cgroup a moment after its end was announced, and nothing announces that.
     wait_without_event(Duration::from_micros(200));
-    Ok(vec![])
+    Ok(())
 }

@@ -68,13 +68,14 @@ pub fn walk(path: &Path, visit: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::
 }
 
 /// All processes in the cgroup at `path` and below, sorted.
-///
-/// # Errors
-/// `EOPNOTSUPP` for a threaded cgroup of v2.
 pub fn processes_below(path: &Path) -> io::Result<Vec<i32>> {
     let mut pids = Vec::new();
     walk(path, &mut |path| {
-        pids.extend(processes_in(path)?);
+        match processes_in(path) {
+            // A threaded cgroup of v2: the domain above it lists its processes.
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+            other => pids.extend(other?),
+        }
         Ok(())
     })?;
     pids.sort_unstable();
@@ -169,23 +170,24 @@ pub fn remove_tree(path: &Path) -> nix::Result<()> {
 /// Removes the parents of `path` that Kelson made, innermost first, as long as nobody needs them. `made` are those that
 /// the record of this container names.
 pub fn remove_parents(path: &Path, mount_point: &Path, made: &[PathBuf]) {
-    for parent in path.ancestors().skip(1).take_while(|parent| *parent != mount_point) {
-        let is_listed = made.iter().any(|made| made == parent);
-        // One that is gone may have parents that are left.
-        if !is_listed && matches!(is_marked(parent), Ok(false)) {
-            return;
+    let is_listed = |parent: &Path| made.iter().any(|made| made == parent);
+    let parents = || path.ancestors().skip(1).take_while(|parent| *parent != mount_point);
+    // One that is gone may have parents that are left: only one that is there and not ours ends it.
+    let remove = || {
+        parents().take_while(|parent| is_listed(parent) || !matches!(is_marked(parent), Ok(false))).try_for_each(rmdir)
+    };
+    if remove().is_ok() || !parents().any(is_listed) {
+        return;
+    }
+    // Still in use. A create that was killed right after mkdir(2) had no time to mark them: whoever leaves last must know.
+    for parent in parents().filter(|parent| is_listed(parent)) {
+        if let Err(errno) = mark(parent) {
+            log::debug!("mark {}: {errno}", parent.display());
         }
-        match rmdir(parent) {
-            Ok(()) => {}
-            Err(errno) => {
-                // Still in use. A create that was killed right after mkdir(2) had no time to mark it: whoever leaves last
-                // must know. EBUSY by a process in it, of somebody else, ends here too.
-                if is_listed && let Err(mark) = mark(parent) {
-                    log::debug!("keep {}: {errno}; mark it: {mark}", parent.display());
-                }
-                return;
-            }
-        }
+    }
+    // That one may have left meanwhile, and have seen no mark.
+    if let Err(errno) = remove() {
+        log::debug!("the parents of {} stay: {errno}", path.display());
     }
 }
 

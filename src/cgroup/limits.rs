@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::devices::List;
 use super::resources::{Absent, Controller, Version, Write, controller_of, unified};
-use super::{Record, files, has_controller};
+use super::{Record, files, has_controller, in_user_ns};
 use crate::error::{Context, Error, Result};
 use crate::plan::Resources;
 use crate::sys::bpf;
@@ -71,32 +71,39 @@ pub fn assign(record: &Record, resources: &Resources) -> Result<Vec<Assignment>>
         let controller = controller_of(&write.file).map(String::from);
         assignments.push(Assignment { path: path.into(), version: Version::V2, controller, write });
     }
-    for assignment in assignments.iter().filter(|assignment| assignment.version == Version::V2) {
-        if let Some(name) = &assignment.controller
-            && !offers(record, name)?
-        {
-            return Err(not_offered(record, name, &assignment.write.property));
-        }
-    }
     Ok(assignments)
+}
+
+/// Refuses what the unified hierarchy has no controller for, before anything is made.
+///
+/// # Errors
+/// Names the property, and who could give the controller.
+pub fn check_offered(record: &Record, assignments: &[Assignment]) -> Result<()> {
+    let Some(place) = record.places.get(super::UNIFIED) else { return Ok(()) };
+    let mut needed = assignments.iter().filter(|assignment| assignment.version == Version::V2).peekable();
+    if needed.peek().is_none() {
+        return Ok(());
+    }
+    let root = &place.mount_point;
+    let offered = words(&root.join("cgroup.controllers"))?;
+    for assignment in needed {
+        let Some(name) = assignment.controller.as_ref().filter(|name| !offered.contains(*name)) else { continue };
+        let cause = format!("cgroup.controllers of {} has no {name} controller", root.display());
+        let error = Error::config(assignment.write.property.clone(), cause);
+        // Only the real root of the hierarchy has no cgroup.type.
+        return Err(if root.join("cgroup.type").exists() {
+            error.hint(format!("whoever made this cgroup must delegate {name} to it"))
+        } else {
+            error.hint("the kernel lacks it, its command line disables it, or a cgroup v1 hierarchy has it")
+        });
+    }
+    Ok(())
 }
 
 /// Whether the mounted root of the unified hierarchy has `controller` to give.
 fn offers(record: &Record, controller: &str) -> Result<bool> {
     let Some(place) = record.places.get(super::UNIFIED) else { return Ok(false) };
     Ok(words(&place.mount_point.join("cgroup.controllers"))?.contains(controller))
-}
-
-fn not_offered(record: &Record, controller: &str, property: &str) -> Error {
-    let root = record.places.get(super::UNIFIED).map(|place| place.mount_point.clone()).unwrap_or_default();
-    let error =
-        Error::config(property, format!("cgroup.controllers of {} has no {controller} controller", root.display()));
-    // Only the real root of the hierarchy has no cgroup.type.
-    if root.join("cgroup.type").exists() {
-        error.hint(format!("whoever made this cgroup must delegate {controller} to it"))
-    } else {
-        error.hint("the kernel lacks it, its command line disables it, or a cgroup v1 hierarchy has it")
-    }
 }
 
 /// The words in a control file.
@@ -187,7 +194,7 @@ fn hint(assignment: &Assignment, code: i32) -> Option<Cow<'static, str>> {
         }
         ("memory.limit_in_bytes", libc::EBUSY) => {
             let used: u64 = files::read(&directory.join("memory.usage_in_bytes")).ok()?.parse().ok()?;
-            Some(format!("the container already uses {used} bytes").into())
+            Some(format!("the container already uses {:.1} MiB", used as f64 / f64::from(1 << 20)).into())
         }
         ("cpu.max" | "cpu.cfs_quota_us" | "cpu.cfs_period_us", libc::EINVAL) => Some(
             "the period is 1000 to 1000000 microseconds, the quota at least 1000 and, on v1, no greater part of its \
@@ -284,11 +291,14 @@ fn enable_controllers(record: &Record, assignments: &[Assignment]) -> Result<()>
     if needed.is_empty() && measured.is_empty() {
         return Ok(());
     }
+    let parent = place.path.parent().unwrap_or(&place.mount_point);
+    let enabled = words(&parent.join("cgroup.subtree_control"))?;
+    if needed.iter().chain(measured).all(|name| enabled.contains(*name)) {
+        return Ok(());
+    }
     let offered = words(&place.mount_point.join("cgroup.controllers"))?;
     let mut wanted: BTreeSet<&str> = measured.iter().copied().filter(|name| offered.contains(*name)).collect();
     wanted.extend(&needed);
-    let parent = place.path.parent().unwrap_or(&place.mount_point);
-    let enabled = words(&parent.join("cgroup.subtree_control"))?;
     if wanted.iter().all(|name| enabled.contains(*name)) {
         return Ok(());
     }
@@ -342,26 +352,32 @@ fn set_devices(record: &Record, resources: &Resources, fresh: &BTreeSet<String>)
     let list = List::new(&resources.devices)?;
     if let Some((key, place)) = record.places.iter().find(|(key, _)| has_controller(key, "devices")) {
         let is_fresh = fresh.contains(key);
-        // A new cgroup has what its parent has: more cannot be had. In a user namespace the file is closed.
-        if record.rootless || is_fresh && list.allows_everything() {
+        // A new cgroup has what its parent has: more cannot be had.
+        if is_fresh && list.allows_everything() {
             return Ok(());
         }
-        return write_devices(&place.path, &list);
+        return unless_unprivileged(record, write_devices(&place.path, &list));
     }
     let Some((key, place)) = record.places.get_key_value(super::UNIFIED) else {
-        if record.rootless || resources.devices.is_empty() || list.allows_everything() {
+        if record.rootless || resources.devices.is_empty() || list.allows_everything() || in_user_ns() {
             return Ok(());
         }
         return Err(Error::config(DEVICES, "the container is in no cgroup hierarchy with device rules"));
     };
-    match attach_devices(&place.path, &list, fresh.contains(key)) {
-        // Without privilege there is no bpf(2); nor is there mknod(2), and devices of the host are guarded by their owners
-        // (runc#2793).
-        Err(error) if record.rootless => {
+    let result = attach_devices(&place.path, &list, fresh.contains(key));
+    unless_unprivileged(record, result.property(|| DEVICES))
+        .doing(|| format!("set device rules of {}", place.path.display()))
+}
+
+/// Without privilege over the initial user namespace neither bpf(2) nor the files of v1 take device rules. Nor is there
+/// mknod(2) then, and devices of the host are guarded by their owners (as in runc, runc#2793).
+fn unless_unprivileged(record: &Record, result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if record.rootless || in_user_ns() => {
             log::debug!("device rules are not applied: {error}");
             Ok(())
         }
-        other => other.property(|| DEVICES).doing(|| format!("set device rules of {}", place.path.display())),
+        other => other,
     }
 }
 

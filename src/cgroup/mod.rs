@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::write;
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +66,8 @@ pub struct Place {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     pub driver: Driver,
+    /// Of the host.
+    pub version: Version,
     /// By controllers as in /proc/PID/cgroup: `memory`, `cpu,cpuacct`, `name=systemd`; the empty string is v2.
     /// Empty if the container has no cgroup of its own.
     pub places: BTreeMap<String, Place>,
@@ -78,7 +80,7 @@ pub struct Record {
     pub rootless: bool,
 }
 
-/// Decides where the cgroups of container `id` are; makes nothing. `rootless` is also for root of a user namespace.
+/// Decides where the cgroups of container `id` are; makes nothing.
 ///
 /// # Errors
 /// A limit that contradicts another, or that no hierarchy of this host has a controller for.
@@ -90,6 +92,10 @@ pub fn locate(
     rootless: bool,
 ) -> Result<Record> {
     let mut record = Record { driver, rootless, ..Record::default() };
+    let layout = host_layout()?;
+    if matches!(layout, Layout::V2(_)) {
+        record.version = Version::V2;
+    }
     if driver == Driver::None {
         return Ok(record);
     }
@@ -104,7 +110,7 @@ pub fn locate(
         let place = Place { mount_point: mount_point.into(), path: joined(mount_point, &path) };
         record.places.insert(key.into(), place);
     };
-    match host_layout()? {
+    match layout {
         Layout::V1 { hierarchies, unified } => {
             for hierarchy in &hierarchies {
                 // As in runc, a relative path starts at the caller's own cgroup.
@@ -120,14 +126,15 @@ pub fn locate(
             let own = if wanted.is_absolute() { PathBuf::new() } else { beside(unified.own()?) };
             add(UNIFIED, &unified.mount_point, below(own));
         }
-        Layout::None if rootless => {}
+        Layout::None if rootless || in_user_ns() => {}
         Layout::None => {
             return Err(Error::other("no cgroup hierarchy is mounted")
                 .hint("mount cgroup2 on /sys/fs/cgroup, or use --cgroup-manager disabled"));
         }
     }
     // Contradictions are refused before anything is made.
-    limits::assign(&record, resources)?;
+    let assignments = limits::assign(&record, resources)?;
+    limits::check_offered(&record, &assignments)?;
     devices::List::new(&resources.devices)?;
     for place in record.places.values() {
         let missing = files::to_be_made(&place.path, &place.mount_point)
@@ -135,6 +142,13 @@ pub fn locate(
         record.made.extend(missing);
     }
     Ok(record)
+}
+
+/// Whether this process is in a user namespace other than the initial one, which maps all ids to themselves
+/// (user_namespaces(7)). Asked only when something was refused.
+fn in_user_ns() -> bool {
+    files::read(Path::new("/proc/self/uid_map"))
+        .is_ok_and(|map| !map.split_ascii_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 /// On v2 a relative path starts beside the caller's own cgroup, as in runc: below one that has processes no controller
@@ -155,7 +169,7 @@ pub struct Cgroup {
     is_kept: bool,
 }
 
-/// Makes the directories and writes all limits and device rules. Modes of the directories are those of the umask.
+/// Makes the directories and writes all limits and device rules.
 ///
 /// # Errors
 /// The cgroup has processes in it or is frozen; the kernel refuses a limit. What was made is removed again.
@@ -164,7 +178,11 @@ pub fn create(mut record: Record, resources: &Resources) -> Result<Cgroup> {
     record.made.clear();
     let mut cgroup = Cgroup { record, is_kept: false };
     if cgroup.record.driver == Driver::Cgroupfs {
-        let fresh = cgroup.make_directories(resources)?;
+        // What users in the container may read there is not the caller's umask to say.
+        let of_caller = umask(Mode::from_bits_truncate(0o022));
+        let fresh = cgroup.make_directories(resources);
+        umask(of_caller);
+        let fresh = fresh?;
         limits::apply(&cgroup.record, resources, &fresh)?;
     } else if limits::is_limited(resources) {
         log::warn!("linux.resources are not applied: cgroups are disabled");
@@ -185,8 +203,11 @@ impl Cgroup {
             match files::make(&place.path, made) {
                 Ok(true) => drop(fresh.insert(key.clone())),
                 Ok(false) => check_unused(key, &place.path)?,
-                Err(errno @ (Errno::EACCES | Errno::EPERM | Errno::EROFS)) if *rootless || hybrid && key == UNIFIED => {
-                    refused.get_or_insert((place.path.clone(), errno));
+                Err(errno @ (Errno::EACCES | Errno::EPERM | Errno::EROFS))
+                    if *rootless || hybrid && key == UNIFIED || in_user_ns() =>
+                {
+                    // The optional unified hierarchy of a hybrid host comes first, and says the least.
+                    refused = Some((place.path.clone(), errno));
                     unavailable.push(key.clone());
                 }
                 Err(errno) => return Err(errno).doing(|| format!("make cgroup {}", place.path.display())),
@@ -345,9 +366,9 @@ pub struct HierarchyMount {
 }
 
 impl Record {
-    /// v2 if there is nothing but the unified hierarchy.
+    /// What the host has, also for a container without cgroups of its own.
     pub fn version(&self) -> Version {
-        if !self.places.is_empty() && self.places.keys().all(|key| key == UNIFIED) { Version::V2 } else { Version::V1 }
+        self.version
     }
 
     /// The container has cgroups of its own.
@@ -400,7 +421,7 @@ impl Record {
     }
 
     /// The v2 cgroup in which process `pid` of the container is, if that is the container's own or below it: where exec
-    /// goes when the container has moved its processes down and enabled controllers (EBUSY; runc#2356).
+    /// goes when the container has moved its processes down and enabled controllers (EBUSY; runc#2416).
     pub fn entry_beside(&self, pid: i32) -> Result<Entry> {
         let mut entry = self.entry(&[])?;
         if let Some(place) = self.places.get(UNIFIED) {
@@ -529,25 +550,22 @@ impl Record {
         loop {
             match files::remove_tree(&place.path) {
                 Ok(()) => return Ok(()),
-                Err(Errno::EBUSY) => {}
+                Err(Errno::EBUSY) if Instant::now() < deadline => {}
+                Err(Errno::EBUSY) => {
+                    let left = files::processes_below(&place.path).doing(doing)?;
+                    let cause = match left.as_slice() {
+                        [] => Errno::EBUSY.desc().to_lowercase(),
+                        left => format!("{} in it", list_processes(left)),
+                    };
+                    return Err(Error::new(Kind::System(Errno::EBUSY), cause)).doing(doing);
+                }
                 Err(errno) => return Err(errno).doing(doing),
             }
             if key == UNIFIED {
-                control::wait_for_event(
-                    &place.path,
-                    "populated 0",
-                    deadline.saturating_duration_since(Instant::now()),
-                )?;
+                let left = deadline.saturating_duration_since(Instant::now());
+                control::wait_for_event(&place.path, "populated 0", left)?;
             }
-            let left = control::wait_for_processes(&place.path, deadline)?;
-            if Instant::now() >= deadline {
-                let cause = if left.is_empty() {
-                    Errno::EBUSY.desc().to_lowercase()
-                } else {
-                    format!("{} in it", list_processes(&left))
-                };
-                return Err(Error::new(Kind::System(Errno::EBUSY), cause)).doing(doing);
-            }
+            control::wait_for_processes(&place.path, deadline)?;
         }
     }
 
@@ -574,8 +592,8 @@ impl Record {
                 Layout::None => {}
             }
         }
-        let is_v2 = places.keys().all(|key| key == UNIFIED);
-        Ok(places.into_iter().map(|(key, place)| hierarchy_mount(&key, place, is_v2)).collect())
+        let mount = |(key, place): (String, Place)| hierarchy_mount(&key, place, self.version == Version::V2);
+        Ok(places.into_iter().map(mount).collect())
     }
 }
 

@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 use crate::plan::{Resources, ThrottleDevice};
 
@@ -39,8 +41,11 @@ impl Write {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Version {
+    /// Pure or hybrid.
+    #[default]
     V1,
     V2,
 }

@@ -113,7 +113,13 @@ fn limits_are_in_place_before_anybody_is_inside() {
     let path = format!("/{}", unique());
     let mut resources = Resources::default();
     let record = located(&path, &resources);
-    let has = |controller: &str| record.v1(controller).is_some();
+    let is_v2 = record.version() == Version::V2;
+    let offered =
+        record.places.get(UNIFIED).map(|place| files::read(&place.mount_point.join("cgroup.controllers")).unwrap());
+    let has = |controller: &str| {
+        record.v1(controller).is_some()
+            || is_v2 && offered.as_ref().is_some_and(|list| list.split(' ').any(|name| name == controller))
+    };
     if has("memory") {
         resources.memory = Memory { limit: Some(64 << 20), swap: Some(128 << 20), ..Default::default() };
     }
@@ -128,21 +134,22 @@ fn limits_are_in_place_before_anybody_is_inside() {
     }
     let cgroup = created(&path, &resources);
     let record = cgroup.record();
-    for (controller, v1, v2, expected) in [
-        ("memory", "memory.limit_in_bytes", "memory.max", "67108864"),
-        ("memory", "memory.memsw.limit_in_bytes", "memory.swap.max", "134217728"),
-        ("cpu", "cpu.shares", "cpu.weight", "512"),
-        ("cpu", "cpu.cfs_quota_us", "cpu.max", "20000"),
-        ("cpu", "cpu.cfs_period_us", "cpu.max", "50000"),
-        ("cpuset", "cpuset.cpus", "cpuset.cpus", "0"),
-        ("pids", "pids.max", "pids.max", "0"),
+    for (controller, v1, v2, expected_v1, expected_v2) in [
+        ("memory", "memory.limit_in_bytes", "memory.max", "67108864", "67108864"),
+        ("memory", "memory.memsw.limit_in_bytes", "memory.swap.max", "134217728", "67108864"),
+        ("cpu", "cpu.shares", "cpu.weight", "512", "59"),
+        ("cpu", "cpu.cfs_quota_us", "cpu.max", "20000", "20000 50000"),
+        ("cpu", "cpu.cfs_period_us", "cpu.max", "50000", "20000 50000"),
+        ("cpuset", "cpuset.cpus", "cpuset.cpus", "0", "0"),
+        ("pids", "pids.max", "pids.max", "0", "0"),
     ] {
         if has(controller) {
-            assert_eq!(value(record, controller, v1, v2).as_deref(), Some(expected), "{v1}");
+            let expected = if is_v2 { expected_v2 } else { expected_v1 };
+            assert_eq!(value(record, controller, v1, v2).as_deref(), Some(expected), "{v1} {v2}");
         }
     }
     if has("cpuset") {
-        assert_ne!(value(record, "cpuset", "cpuset.mems", "").as_deref(), Some(""));
+        assert_ne!(value(record, "cpuset", "cpuset.mems", "cpuset.mems.effective").as_deref(), Some(""));
     }
     let places: Vec<_> = record.places.values().map(|place| place.path.clone()).collect();
     drop(cgroup);
@@ -279,23 +286,26 @@ fn a_parent_goes_with_its_last_container_whoever_made_it() {
     }
 
     // Killed between mkdir(2) and the mark: its undo passes the knowledge on.
-    let journal = located(&format!("{parent}/c"), &resources);
+    let journal = located(&format!("{parent}/deep/c"), &resources);
     for place in journal.places.values() {
-        fs::create_dir(place.path.parent().unwrap()).unwrap();
+        fs::create_dir_all(place.path.parent().unwrap()).unwrap();
     }
-    let third = created(&format!("{parent}/d"), &resources).keep();
+    let third = created(&format!("{parent}/deep/d"), &resources).keep();
     journal.remove().unwrap();
     assert_eq!(exists(&third), third.places.len());
     third.remove().unwrap();
-    assert_eq!(exists(&third), 0);
+    for place in third.places.values() {
+        assert!(!place.mount_point.join(&parent[1..]).exists());
+    }
 
     // One that somebody else made stays.
-    for place in third.places.values() {
+    let fourth = located(&format!("{parent}/e"), &resources);
+    for place in fourth.places.values() {
         fs::create_dir(place.path.parent().unwrap()).unwrap();
     }
     created(&format!("{parent}/e"), &resources).keep().remove().unwrap();
-    assert_eq!(exists(&third), third.places.len());
-    for place in third.places.values() {
+    assert_eq!(exists(&fourth), fourth.places.len());
+    for place in fourth.places.values() {
         fs::remove_dir(place.path.parent().unwrap()).unwrap();
     }
 }

@@ -1,7 +1,7 @@
 //! [parent] create and run: from a bundle to a process that waits for start, or runs.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::libc;
 use nix::unistd::Pid;
@@ -20,7 +20,7 @@ use crate::sandbox::network::{self, MovedDevices};
 use crate::sandbox::{init, stage};
 use crate::signals::Signals;
 use crate::state::{self, Reserved, State, Status};
-use crate::terminal;
+use crate::terminal::{self, Relay};
 
 /// What waits for the container to go on.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,12 +34,34 @@ enum Until {
 /// A container whose process has done everything but execve: dropping it undoes all.
 struct Made {
     child: Child,
+    host_mount: Option<HostMount>,
     net_devices: Option<MovedDevices>,
     cgroup: Cgroup,
     reserved: Reserved,
     state: State,
     /// Master of the container's pty, if no console socket took it.
     console: Option<OwnedFd>,
+}
+
+/// The root of a container without a mount namespace, which is mounted on the host: dropping it takes the mount away.
+struct HostMount {
+    root: PathBuf,
+    /// The mount that was there before.
+    before: u64,
+}
+
+impl HostMount {
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for HostMount {
+    fn drop(&mut self) {
+        if let Err(error) = rootfs::take_away(&self.root, self.before) {
+            log::warn!("{error}");
+        }
+    }
 }
 
 /// Creates the container; its process waits for `start`.
@@ -118,6 +140,10 @@ fn load(runtime: &Runtime, options: &cli::Create, args: &[std::ffi::OsString]) -
             process.args = super::exec::c_strings(args)?;
         }
         listen::pass_on(process);
+        if options.console_socket.is_none() && process.console_size.is_none() {
+            // Before the program runs: it may look once and never again.
+            process.console_size = Relay::caller_size();
+        }
     }
     Ok(Loaded { plan, text, last_capability: host.last_capability })
 }
@@ -166,12 +192,16 @@ fn make(runtime: &Runtime, options: &cli::Create, loaded: Loaded, until: Until, 
     listen::add_notify_mount(&mut plan, locked.dir())?;
     let plan = &plan;
     let mut state = State::begin(&options.id, plan, record.clone());
+    if !plan.namespaces.mount.is_own() {
+        state.host_mount = Some(rootfs::mount_id(&plan.root.path).property(|| "root.path")?);
+    }
     // The journal: what a kill at any later instant can leave behind is written before it is made.
     locked.save(&state)?;
     locked.write("config.json", text.as_bytes())?;
     let cgroup = cgroup::create(record, &plan.resources)?;
     state.cgroup = cgroup.record().clone();
     let entry = cgroup.entry()?;
+    let host_mount = state.host_mount.map(|before| HostMount { root: plan.root.path.clone(), before });
     let cgroup_view = view_of_cgroups(cgroup.record())?;
     let start = match until {
         Until::Started => Some(locked.listen()?),
@@ -222,9 +252,9 @@ fn make(runtime: &Runtime, options: &cli::Create, loaded: Loaded, until: Until, 
         Ask::RunHostHooks => {
             hooks_begun = true;
             net_devices = move_net_devices(plan, child.pid())?;
-            let text = state.to_oci(Status::Creating)?;
-            hooks::run(&plan.hooks.prestart, &text, Some(signals))?;
-            hooks::run(&plan.hooks.create_runtime, &text, Some(signals))?;
+            // prestart hooks are older than the status "creating", and look for "created".
+            hooks::run(&plan.hooks.prestart, &state.to_oci(Status::Created)?, Some(signals))?;
+            hooks::run(&plan.hooks.create_runtime, &state.to_oci(Status::Creating)?, Some(signals))?;
             child.answer(Answer::Done)
         }
         Ask::SetRlimits => {
@@ -249,6 +279,7 @@ fn make(runtime: &Runtime, options: &cli::Create, loaded: Loaded, until: Until, 
         // runtime.md#lifecycle: a failing hook is followed by the undoing of create, then by poststop hooks.
         drop(net_devices);
         drop(child);
+        drop(host_mount);
         drop(cgroup);
         drop(reserved);
         if hooks_begun || error.property().is_some_and(|property| property.starts_with("hooks.")) {
@@ -262,7 +293,7 @@ fn make(runtime: &Runtime, options: &cli::Create, loaded: Loaded, until: Until, 
     if let Some(path) = &options.pid_file {
         write_pid_file(path, child.pid())?;
     }
-    Ok(Made { child, net_devices, cgroup, reserved, state, console })
+    Ok(Made { child, host_mount, net_devices, cgroup, reserved, state, console })
 }
 
 impl Made {
@@ -271,6 +302,9 @@ impl Made {
         let (pid, pidfd) = self.child.keep();
         if let Some(devices) = self.net_devices {
             devices.keep();
+        }
+        if let Some(mount) = self.host_mount {
+            mount.keep();
         }
         self.cgroup.keep();
         self.reserved.keep();

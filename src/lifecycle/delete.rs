@@ -4,6 +4,7 @@ use super::Runtime;
 use crate::cli;
 use crate::error::{Error, Kind, Result};
 use crate::hooks;
+use crate::rootfs;
 use crate::state::{Locked, State, Status};
 
 /// Deletes a stopped or created container; a running one only with `--force`.
@@ -39,6 +40,9 @@ fn one(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
             .hint("stop it first, or delete --force"));
     }
     end(&state)?;
+    if let Some(before) = state.host_mount {
+        rootfs::take_away(&state.rootfs, before)?;
+    }
     state.cgroup.remove()?;
     locked.remove()?;
     hooks::run_all(&state.poststop, &state.to_oci(Status::Stopped)?);
@@ -49,8 +53,10 @@ fn one(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
 fn end(state: &State) -> Result<()> {
     if let Ok(target) = state.open_process() {
         target.signal(nix::libc::SIGKILL)?;
-        // A frozen cgroup v1 delivers nothing, not even this.
-        state.cgroup.thaw()?;
+        if state.cgroup.is_frozen()? {
+            // A frozen cgroup v1 delivers nothing, not even this.
+            state.cgroup.thaw()?;
+        }
         if state.has_own_pid_namespace() {
             return target.wait_end();
         }

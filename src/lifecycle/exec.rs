@@ -14,7 +14,7 @@ use crate::sandbox::{exec, parent, stage};
 use crate::security::users::UserSpec;
 use crate::signals::Signals;
 use crate::state::{self, Status};
-use crate::terminal;
+use crate::terminal::{self, Relay};
 
 /// Runs a process in the container; in the foreground waits for its end and gives its exit code.
 pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
@@ -37,6 +37,9 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
     let (mut process, user) = process_of(&host, options, configured.process)?;
     check_terminal(&process, options)?;
     listen::pass_on(&mut process);
+    if options.console_socket.is_none() && process.console_size.is_none() {
+        process.console_size = Relay::caller_size();
+    }
     let preserved = options.preserve_fds + listen::inherited();
     let (rlimits, oom_score_adj) = (process.rlimits.clone(), process.oom_score_adj);
     let sub = options.cgroup.iter().map(|text| SubCgroup::parse(text)).collect::<Result<Vec<_>>>()?;

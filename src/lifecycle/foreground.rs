@@ -20,9 +20,6 @@ pub fn attend(pid: Pid, pidfd: Option<OwnedFd>, console: Option<OwnedFd>, notify
     let signals = Signals::hold_all()?;
     let target = Target::of_child(pid, pidfd);
     let mut relay = console.map(Relay::new).transpose()?;
-    if let Some(relay) = &relay {
-        relay.resize();
-    }
     loop {
         // Before the first wait too: a SIGCHLD that came before signals were held is lost.
         if let Some(code) = reap_all(pid)? {

@@ -215,9 +215,8 @@ struct Options {
     propagation: Vec<Propagation>,
     attributes: MountAttributes,
     superblock: FlagChange,
-    /// What is no option of ours: for the file system, in order. With the position of the first.
+    /// What is no option of ours: for the file system, in order.
     data: Vec<String>,
-    first_data: usize,
 }
 
 impl Options {
@@ -235,12 +234,7 @@ impl Options {
                     }
                     // mount(8) writes nothing for it either.
                     None if option.is_empty() => {}
-                    None => {
-                        if out.data.is_empty() {
-                            out.first_data = i;
-                        }
-                        out.data.push(option.to_string());
-                    }
+                    None => out.data.push(option.to_string()),
                 },
             }
         }
@@ -323,10 +317,17 @@ impl Options {
         }
     }
 
+    /// What is no option that is known cannot be data here. `key=value` is what a file system would take: as mount(8) does,
+    /// a mount without a new one leaves it out, and says so.
     fn refuse_data(&self, property: impl Fn(&str) -> String, what: &str) -> Result<()> {
-        let Some(option) = self.data.first() else { return Ok(()) };
-        let property = property(&format!("options[{}]", self.first_data));
-        let error = Error::config(property, format!("unknown option {option:?}"));
+        let Some(option) = self.data.iter().find(|option| !option.contains('=')) else {
+            if !self.data.is_empty() {
+                let options = self.data.join(",");
+                log::warn!("{}: {what} takes no data for a file system: {options} left out", property("options"));
+            }
+            return Ok(());
+        };
+        let error = Error::config(property("options"), format!("unknown option {option:?}"));
         Err(match suggestion(option, mount_options()) {
             Some(meant) => error.hint(format!("did you mean {meant:?}?")),
             None => error.hint(format!("{what} takes no data for a file system")),

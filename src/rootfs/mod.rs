@@ -82,6 +82,10 @@ fn base_propagation(plan: &Plan) -> Propagation {
 
 /// Makes sure that nothing that is mounted from here on reaches the host, unless `linux.rootfsPropagation` asks for it.
 pub fn set_propagation(plan: &Plan) -> Result<()> {
+    if !plan.namespaces.mount.is_own() {
+        // The host's own tree: only the container's root is made private, when it is there.
+        return Ok(());
+    }
     let base = base_propagation(plan);
     let recursive = if base.recursive { MsFlags::MS_REC } else { MsFlags::empty() };
     let none = None::<&str>;
@@ -112,11 +116,15 @@ impl<'p> RootFs<'p> {
         }
         let tree = match (&plan.root.overlay, &prepared.overlay) {
             (Some(_), Some(overlay)) => Tree::Detached(overlay.try_clone()?),
-            (Some(overlay), None) => overlay::build(plan, overlay, Some(path))?,
+            (Some(overlay), None) => overlay::build(plan, overlay, Some(path)).map_err(name_layer_loop)?,
             (None, _) => Tree::bind(path, Reach::Recursive)?,
         };
         let place = Place { fd, root: None, path };
-        let propagation: &[Propagation] = if base.kind == PropagationKind::Private { &[] } else { &[PRIVATE] };
+        let propagation: &[Propagation] = match base.kind {
+            _ if !plan.namespaces.mount.is_own() => &[PRIVATE_TREE],
+            PropagationKind::Private => &[],
+            _ => &[PRIVATE],
+        };
         let change = Change { propagation, ..Change::default() };
         let root = tree.attach(&place, change, FdNames::HostProc)?;
         Ok(Self {
@@ -172,7 +180,12 @@ impl<'p> RootFs<'p> {
     ///
     /// `no_pivot` is for a host whose root is the initial ramfs (pivot_root(2) refuses that): the root is moved instead.
     pub fn enter(&mut self, no_pivot: bool) -> Result<()> {
-        let entered = if no_pivot { self.move_root() } else { self.pivot() };
+        let entered = match no_pivot {
+            // pivot_root would take the host's root away from the host.
+            _ if !self.plan.namespaces.mount.is_own() => self.change_root(),
+            true => self.move_root(),
+            false => self.pivot(),
+        };
         match entered {
             Err(Errno::EINVAL) if !no_pivot => Err(Errno::EINVAL)
                 .doing(|| "pivot_root")
@@ -216,6 +229,12 @@ impl<'p> RootFs<'p> {
         nix::unistd::chdir("/")
     }
 
+    fn change_root(&self) -> nix::Result<()> {
+        nix::unistd::fchdir(&self.root)?;
+        nix::unistd::chroot(".")?;
+        nix::unistd::chdir("/")
+    }
+
     fn move_root(&self) -> nix::Result<()> {
         let none = None::<&str>;
         for path in ["/proc", "/sys"] {
@@ -246,6 +265,35 @@ impl<'p> RootFs<'p> {
                 .property(|| format!("linux.sysctl[{:?}]", sysctl.key))?;
         }
         Ok(())
+    }
+}
+
+/// overlayfs tells with ELOOP that layers overlap; the errno alone speaks of links.
+fn name_layer_loop(error: Error) -> Error {
+    match error.errno() {
+        Some(Errno::ELOOP) => {
+            Error::config("annotations.org.kelson.overlay.lower", "a layer is given twice, or lies inside of another")
+        }
+        _ => error,
+    }
+}
+
+/// [parent] Which mount `path` is on.
+pub fn mount_id(path: &Path) -> Result<u64> {
+    let id = mount::stat_at(AT_FDCWD, path).map(|info| info.mount_id);
+    id.doing(|| format!("look at {}", path.display()))
+}
+
+/// [parent] Takes away what a container without a mount namespace of its own mounted on `root`, and all below it; the mount
+/// `before` stays, as does everything if the container mounted nothing.
+pub fn take_away(root: &Path, before: u64) -> Result<()> {
+    match mount_id(root) {
+        Ok(now) if now != before => {
+            let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+            nix::mount::umount2(root, flags).doing(|| format!("unmount {}", root.display()))
+        }
+        // The same mount, or no such directory any more: nothing is left to take away.
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

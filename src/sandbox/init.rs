@@ -56,8 +56,6 @@ struct Init<'i, 'c> {
     /// The config's process, with what is found out here added to its environment.
     process: Option<Process>,
     rootfs: Option<RootFs<'c>>,
-    /// `getpid` as the host sees it, for hooks.
-    host_pid: i32,
     program: Option<CString>,
     /// The working directory was entered with root's rights.
     is_in_cwd: bool,
@@ -107,7 +105,7 @@ const STEPS: &[Step] = &[
 /// Sets the container up, waits for start and executes its program; ends the process if that fails.
 pub fn run(setup: &mut Setup<'_>, parent: ChildEnd) -> ! {
     let process = setup.plan.process.clone();
-    let mut init = Init { setup, parent, process, rootfs: None, host_pid: 0, program: None, is_in_cwd: false };
+    let mut init = Init { setup, parent, process, rootfs: None, program: None, is_in_cwd: false };
     let outcome = init.set_up().and_then(|()| init.wait_and_execute());
     if let Err(error) = outcome {
         // A parent that is gone has nobody to tell.
@@ -123,9 +121,6 @@ impl<'c> Init<'_, 'c> {
         umask(Mode::from_bits_truncate(0o022));
         signals::reset()?;
         self.close_foreign_descriptors()?;
-        if !self.setup.plan.hooks.create_container.is_empty() || !self.setup.plan.hooks.start_container.is_empty() {
-            self.host_pid = own_pid_on_host()?;
-        }
         for (name, step) in STEPS {
             step(self).map_err(|error| error.within_step(name))?;
         }
@@ -224,7 +219,8 @@ impl<'c> Init<'_, 'c> {
         if hooks.is_empty() {
             return Ok(());
         }
-        let state = State { pid: self.host_pid, ..self.setup.state.clone() };
+        // runtime.md#state: in the container's namespaces, the pid is the one that is seen there.
+        let state = State { pid: std::process::id() as i32, ..self.setup.state.clone() };
         hooks::run(hooks, &state.to_oci(status)?, None)
     }
 
@@ -412,11 +408,4 @@ pub fn become_root() -> Result<()> {
     let _ = setgroups(&[]);
     setresgid(gid, gid, gid).property(|| "linux.gidMappings").doing(|| "become group 0 of the user namespace")?;
     setresuid(uid, uid, uid).property(|| "linux.uidMappings").doing(|| "become user 0 of the user namespace")
-}
-
-/// This process's PID as the host's procfs, still at /proc, gives it.
-fn own_pid_on_host() -> Result<i32> {
-    let link = std::fs::read_link("/proc/self").doing(|| "read /proc/self")?;
-    let pid = link.to_str().and_then(|pid| pid.parse().ok());
-    pid.ok_or_else(|| Error::other("/proc/self is no process")).doing(|| "read /proc/self")
 }

@@ -9,7 +9,8 @@
 //!   Console + fd  ────────────────▶ the pty's master: to the console socket, or relayed by a foreground run
 //!   Listener n    ────────────────▶ takes descriptor n (seccomp notification) and hands it to the listener
 //!                 ◀──────────────── Done
-//!   Born pid      ────────────────▶ from a stage: the process that becomes the container's
+//!   Born pid + fd ────────────────▶ from a stage: the process that becomes the container's, with a pidfd
+//!                 ◀──────────────── Done, to the one that is born: it says nothing before
 //!   Warn text     ────────────────▶ logs it
 //!   SetRlimits    ────────────────▶ sets rlimits, which a process in a user namespace may not raise
 //!                 ◀──────────────── Done
@@ -27,7 +28,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType, recvmsg, sendmsg, shutdown,
+    socketpair,
 };
 
 use crate::error::{Error, Result};
@@ -131,6 +133,12 @@ pub fn pair() -> nix::Result<(ParentEnd, ChildEnd)> {
 }
 
 impl ParentEnd {
+    /// The peer's waits end: it reads end of file.
+    pub fn hang_up(&self) {
+        // A peer that is gone waits for nothing.
+        let _ = shutdown(self.0.as_raw_fd(), Shutdown::Write);
+    }
+
     /// The next message and the descriptors with it; `None` when the peer is gone.
     pub fn receive(&self) -> Result<Option<(Ask, Vec<OwnedFd>)>> {
         match receive(self.0.as_fd())? {

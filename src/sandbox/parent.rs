@@ -33,6 +33,12 @@ pub fn spawn(setup: &mut init::Setup<'_>) -> Result<Child> {
     let has_stage = stage::is_needed(setup.plan);
     let flags = if has_stage { 0 } else { stage::clone_flags(setup.plan) };
     let born = clone_into(&single, flags, setup.cgroup);
+    let born = match born {
+        Err(error) if error.errno() == Some(Errno::EPERM) => {
+            Err(error.hint("without root a container needs a user namespace with mappings: see kelson spec --rootless"))
+        }
+        other => other,
+    };
     match born.property(|| "linux.namespaces").doing(|| "make the container's process")? {
         Forked::Child if has_stage => stage::run(setup, child_end),
         Forked::Child => init::run(setup, child_end),
@@ -97,6 +103,7 @@ impl Child {
                     let stage = self.stage.take();
                     self.pid = Pid::from_raw(pid);
                     self.pidfd = fds.pop();
+                    self.answer(Answer::Done)?;
                     if let Some(stage) = stage {
                         reap(stage);
                     }
@@ -166,7 +173,8 @@ impl Drop for Child {
             return;
         }
         if let Some(stage) = self.stage.take() {
-            // What the stage made dies with this process's end of the socket, or is reaped below.
+            // What the stage made waits for an answer, and ends itself when there will be none.
+            self.socket.hang_up();
             let _ = kill(stage, Signal::SIGKILL);
             reap(stage);
             self.reap_born();

@@ -11,7 +11,8 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 
 use super::init::{Setup, become_root};
-use super::message::{Ask, ChildEnd};
+use super::message::{Answer, Ask, ChildEnd};
+use super::process::expect;
 use super::{NAMESPACE_KINDS, NamespaceKind, exec, init, namespace_flags};
 use crate::error::{Context, Error, Result};
 use crate::plan::{Namespace, Plan, TimeOffsets};
@@ -84,7 +85,11 @@ fn spawn(flags: u64, parent: &ChildEnd) -> Result<Role> {
     // The cgroup is the stage's own already.
     let args = CloneArgs { flags: flags | libc::CLONE_PARENT as u64, cgroup: None };
     match process::clone(&single, &args).doing(|| "make the container's process")? {
-        Forked::Child => Ok(Role::Container),
+        Forked::Child => {
+            // Not a word before the parent knows of this process: what two processes say on one socket has no order.
+            expect(parent, Answer::Done)?;
+            Ok(Role::Container)
+        }
         Forked::Parent { pid, pidfd } => {
             parent.tell_with_fd(&Ask::Born(pid.as_raw()), pidfd.as_fd())?;
             Ok(Role::Stage)

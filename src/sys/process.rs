@@ -218,7 +218,8 @@ pub fn join_session_keyring(name: &CStr) -> nix::Result<i32> {
 
 /// Permission mask of key `id`, the hexadecimal fourth field of its description.
 pub fn keyring_permissions(id: i32) -> nix::Result<u32> {
-    let mut text = [0u8; 256];
+    // Type, ids and permissions before the name, which is as long as a container's id.
+    let mut text = [0u8; 512];
     // SAFETY: `text` is valid for writes of its length.
     let length =
         check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_DESCRIBE, id, text.as_mut_ptr(), text.len()) })?;

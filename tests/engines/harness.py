@@ -261,6 +261,7 @@ class Rig:
                 "os": "linux",
                 "config": {"Env": [f"PATH={PATH}"], "Cmd": ["sh"]},
                 "rootfs": {"type": "layers", "diff_ids": [f"sha256:{diff_id}"]},
+                "history": [{"created_by": "tests/engines"}],
             }
         ).encode()
         config_name = f"{hashlib.sha256(config).hexdigest()}.json"

@@ -656,6 +656,22 @@ class Podman(Engine):
         self.remove("cgroup")
         wait_until(lambda: not path.exists(), f"{path} is removed")
 
+    @case("build runs its steps")
+    def build(self) -> None:
+        # buildah calls create, start, state, kill and delete itself, and reads what state prints.
+        context = self.rig.directory("context")
+        lines = [f"FROM {self.rig.IMAGE}", "RUN echo built >/file && id -u >>/file", "USER user", "RUN id -un >/tmp/user"]
+        (context / "Containerfile").write_text("\n".join(lines))
+        # What buildah calls the parent is the step's own cgroup.
+        options = ["--isolation=oci", "--network=none", f"--cgroup-parent=/{self.rig.cgroup}/build", "--tag=built"]
+        expect(self.podman("build", *options, str(context)))
+        argv = ["run", "--rm", f"--cgroup-parent=/{self.rig.cgroup}", "--network=none", "localhost/built"]
+        expect(self.podman(*argv, "cat", "/file", "/tmp/user"), out="built\n0\nuser\n")
+        expect(self.podman("rmi", "localhost/built"))
+        (context / "Containerfile").write_text(f"FROM {self.rig.IMAGE}\nRUN exit 3")
+        done = self.podman("build", *options, str(context))
+        check(done.code != 0 and b"exit status 3" in done.err, done.describe("exit status 3"))
+
     @case("eight runs at once")
     def at_once(self) -> None:
         started = [self.background(*self.run_argv("--rm"), "echo", str(number)) for number in range(8)]

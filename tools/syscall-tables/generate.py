@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 
 SUITES = ["sid", "trixie"]
-MIRROR = "http://deb.debian.org/debian"
+ARCHIVE = "http://deb.debian.org/debian"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 # Column (a constant in tables.rs), its headers below usr/lib/linux/uapi.
@@ -59,7 +59,7 @@ def unpack(suite, work):
         (root / directory).mkdir(parents=True)
     (root / "state/status").touch()
     (root / "etc/debian.sources").write_text(
-        f"Types: deb\nURIs: {MIRROR}\nSuites: {suite}\nComponents: main\nSigned-By: {KEYRING}\n")
+        f"Types: deb\nURIs: {ARCHIVE}\nSuites: {suite}\nComponents: main\nSigned-By: {KEYRING}\n")
     apt = ["apt-get", "-q", "-o", "Dir::Etc::sourcelist=/dev/null", "-o", f"Dir::Etc::sourceparts={root}/etc",
            "-o", f"Dir::State={root}/state", "-o", f"Dir::State::lists={root}/lists",
            "-o", f"Dir::State::status={root}/state/status", "-o", f"Dir::Cache={root}/cache",

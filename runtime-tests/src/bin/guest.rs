@@ -44,6 +44,7 @@ const HELP: &str = "guest COMMAND [WORD…] [, COMMAND [WORD…]]…
   interfaces                 network interfaces, with addresses
   fd-read N                  content of an open descriptor
   echo-lines                 answers each line of standard input, until `quit`
+  await-size                 waits until the terminal has a size
   push-input                 TIOCSTI to the controlling terminal
   attack NAME [WORD…]        what a hostile guest tries (attacker.rs)
   record PATH NAME           appends to PATH what it is as a hook, with its standard input
@@ -103,27 +104,51 @@ fn act(words: &[&str]) -> Result<(), String> {
             nix::unistd::pause();
         },
         ["signals"] => signals(),
-        ["read", path] => say("read", match fs::read(path) {
-            Ok(bytes) => json!({"errno": 0, "text": String::from_utf8_lossy(&bytes)}),
-            Err(e) => errno(Err(e)),
-        }),
+        ["read", path] => say(
+            "read",
+            match fs::read(path) {
+                Ok(bytes) => json!({"errno": 0, "text": String::from_utf8_lossy(&bytes)}),
+                Err(e) => errno(Err(e)),
+            },
+        ),
         ["stat", path] => say("stat", stat(path)),
-        ["ls", path] => say("ls", match fs::read_dir(path) {
-            Ok(entries) => {
-                let mut names: Vec<String> =
-                    entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
-                names.sort();
-                json!(names)
-            }
-            Err(e) => errno(Err(e)),
-        }),
-        ["write", path, text] => say("write", errno(fs::OpenOptions::new()
-            .write(true).create(true).truncate(true).open(path)
-            .and_then(|mut f| f.write_all(text.as_bytes())))),
-        ["poke", path, text] => say("write", errno(fs::OpenOptions::new()
-            .write(true).open(path).and_then(|mut f| f.write_all(text.as_bytes())))),
-        ["append", path, text] => say("append", errno(fs::OpenOptions::new()
-            .append(true).create(true).open(path).and_then(|mut f| f.write_all(text.as_bytes())))),
+        ["ls", path] => say(
+            "ls",
+            match fs::read_dir(path) {
+                Ok(entries) => {
+                    let mut names: Vec<String> =
+                        entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+                    names.sort();
+                    json!(names)
+                }
+                Err(e) => errno(Err(e)),
+            },
+        ),
+        ["write", path, text] => say(
+            "write",
+            errno(
+                fs::OpenOptions::new()
+                    .write(true)
+                    .create(true)
+                    .truncate(true)
+                    .open(path)
+                    .and_then(|mut f| f.write_all(text.as_bytes())),
+            ),
+        ),
+        ["poke", path, text] => say(
+            "write",
+            errno(fs::OpenOptions::new().write(true).open(path).and_then(|mut f| f.write_all(text.as_bytes()))),
+        ),
+        ["append", path, text] => say(
+            "append",
+            errno(
+                fs::OpenOptions::new()
+                    .append(true)
+                    .create(true)
+                    .open(path)
+                    .and_then(|mut f| f.write_all(text.as_bytes())),
+            ),
+        ),
         ["mkdir", path] => say("mkdir", errno(fs::DirBuilder::new().mode(0o777).create(path))),
         ["remove", path] => {
             let is_dir = fs::symlink_metadata(path).is_ok_and(|m| m.is_dir());
@@ -138,9 +163,17 @@ fn act(words: &[&str]) -> Result<(), String> {
             say("chmod", errno(fs::set_permissions(path, fs::Permissions::from_mode(mode))));
         }
         ["link", target, path] => say("link", errno(std::os::unix::fs::symlink(target, path))),
-        ["open", path, how] => say("open", errno(fs::OpenOptions::new()
-            .read(how.contains('r')).write(how.contains('w')).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(path).map(drop))),
+        ["open", path, how] => say(
+            "open",
+            errno(
+                fs::OpenOptions::new()
+                    .read(how.contains('r'))
+                    .write(how.contains('w'))
+                    .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+                    .open(path)
+                    .map(drop),
+            ),
+        ),
         ["mknod", path, kind, ..] => {
             use nix::sys::stat::{Mode, SFlag, makedev, mknod};
             let kind = match *kind {
@@ -157,18 +190,24 @@ fn act(words: &[&str]) -> Result<(), String> {
                 *slot = number(i + 2)?;
             }
             let result = sys::probe_syscall(number(1)?, args);
-            say("syscall", match result {
-                Ok(value) => json!({"value": value, "errno": 0}),
-                Err(e) => json!({"value": -1, "errno": e as i32}),
-            });
+            say(
+                "syscall",
+                match result {
+                    Ok(value) => json!({"value": value, "errno": 0}),
+                    Err(e) => json!({"value": -1, "errno": e as i32}),
+                },
+            );
         }
-        ["run", program, rest @ ..] => say("run", match Command::new(program).args(rest).output() {
-            Ok(output) => json!({
-                "errno": 0, "code": output.status.code(), "stdout": String::from_utf8_lossy(&output.stdout),
-                "stderr": String::from_utf8_lossy(&output.stderr),
-            }),
-            Err(e) => errno(Err(e)),
-        }),
+        ["run", program, rest @ ..] => say(
+            "run",
+            match Command::new(program).args(rest).output() {
+                Ok(output) => json!({
+                    "errno": 0, "code": output.status.code(), "stdout": String::from_utf8_lossy(&output.stdout),
+                    "stderr": String::from_utf8_lossy(&output.stderr),
+                }),
+                Err(e) => errno(Err(e)),
+            },
+        ),
         ["fork", _] => {
             for _ in 0..number(1)? {
                 Command::new("/proc/self/exe").arg("sleep").spawn().map_err(|e| e.to_string())?;
@@ -230,10 +269,16 @@ fn act(words: &[&str]) -> Result<(), String> {
             io::stdout().lock().flush().map_err(|e| e.to_string())?;
         }
         ["tty"] => say("tty", tty()),
+        ["await-size"] => {
+            let start = std::time::Instant::now();
+            while sys::window_size(io::stdin().as_fd()).is_ok_and(|s| s == (0, 0)) && start.elapsed().as_secs() < 10 {
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+        }
         ["push-input"] => {
-            let result = fs::File::open("/dev/tty").map_err(|e| e.raw_os_error().unwrap_or(-1)).and_then(|f| {
-                sys::push_terminal_input(f.as_fd(), b'x').map_err(|e| e as i32)
-            });
+            let result = fs::File::open("/dev/tty")
+                .map_err(|e| e.raw_os_error().unwrap_or(-1))
+                .and_then(|f| sys::push_terminal_input(f.as_fd(), b'x').map_err(|e| e as i32));
             say("push-input", json!({"errno": result.err().unwrap_or(0)}));
         }
         ["notify", text] => {
@@ -251,8 +296,10 @@ fn act(words: &[&str]) -> Result<(), String> {
         ["interfaces"] => say("interfaces", interfaces()),
         ["threads", _] => {
             for _ in 0..number(1)? {
-                std::thread::spawn(|| loop {
-                    std::thread::park();
+                std::thread::spawn(|| {
+                    loop {
+                        std::thread::park();
+                    }
                 });
             }
             say("threads", number(1)?);

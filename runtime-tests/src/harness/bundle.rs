@@ -29,7 +29,10 @@ impl<'c> Bundle<'c> {
             fs::create_dir_all(rootfs.join(name))?;
         }
         fs::copy(&context.guest, rootfs.join("bin/guest"))?;
-        fs::write(rootfs.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nsailor:x:1000:1000::/home/sailor:/bin/sh\n")?;
+        fs::write(
+            rootfs.join("etc/passwd"),
+            "root:x:0:0:root:/root:/bin/sh\nsailor:x:1000:1000::/home/sailor:/bin/sh\n",
+        )?;
         fs::write(rootfs.join("etc/group"), "root:x:0:\nsailor:x:1000:\ncrew:x:2000:sailor\n")?;
         fs::set_permissions(rootfs.join("tmp"), fs::Permissions::from_mode(0o1777))?;
         let config = base_config(context);
@@ -110,8 +113,7 @@ impl<'c> Bundle<'c> {
     ///
     /// The rootfs is given to the mapped root, so that mounts and files can be made in it.
     pub fn user_namespace(&mut self, maps: &[(u32, u32, u32)]) -> Outcome<&mut Self> {
-        let list: Vec<Value> =
-            maps.iter().map(|(c, h, s)| json!({"containerID": c, "hostID": h, "size": s})).collect();
+        let list: Vec<Value> = maps.iter().map(|(c, h, s)| json!({"containerID": c, "hostID": h, "size": s})).collect();
         self.namespace("user", None);
         self.set("/linux/uidMappings", json!(list));
         self.set("/linux/gidMappings", json!(list));
@@ -272,7 +274,8 @@ pub fn all_capabilities() -> Vec<String> {
 
 /// Bit mask of capabilities by name.
 pub fn capability_bits(names: &[&str]) -> u64 {
-    let bit = |name: &&str| CAPABILITIES.iter().position(|n| name.strip_prefix("CAP_") == Some(n)).map_or(0, |i| 1 << i);
+    let bit =
+        |name: &&str| CAPABILITIES.iter().position(|n| name.strip_prefix("CAP_") == Some(n)).map_or(0, |i| 1 << i);
     names.iter().map(bit).fold(0, |a, b| a | b)
 }
 

@@ -408,7 +408,11 @@ impl Run {
         let short = |bytes: &[u8]| {
             let text = String::from_utf8_lossy(bytes);
             let text = text.trim_end();
-            if text.len() > 1500 { format!("{}…", text.chars().take(1500).collect::<String>()) } else { text.to_owned() }
+            if text.len() > 1500 {
+                format!("{}…", text.chars().take(1500).collect::<String>())
+            } else {
+                text.to_owned()
+            }
         };
         format!(
             "{}\n  exit code: {}\n  stdout: {}\n  stderr: {}",

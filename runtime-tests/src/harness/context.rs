@@ -50,6 +50,8 @@ pub struct Context {
     /// `--no-newer-syscalls`.
     pub filter: Option<Vec<(u16, u8, u8, u32)>>,
     pub counter: AtomicU32,
+    /// The runtime runs as this ordinary user and group; 0 is root ([`Context::become_rootless`]).
+    pub user: AtomicU32,
 }
 
 impl Context {
@@ -60,7 +62,25 @@ impl Context {
 
     /// The runtime with its `--root`.
     pub fn runtime(&self) -> Cmd<'_> {
-        Cmd::new(self, &self.runtime).arg("--root").arg(&self.root)
+        self.runtime_without_root().arg("--root").arg(&self.root)
+    }
+
+    /// The runtime, its state where it is by default.
+    pub fn runtime_without_root(&self) -> Cmd<'_> {
+        let command = Cmd::new(self, &self.runtime);
+        match self.user.load(Ordering::Relaxed) {
+            0 => command,
+            user => command.user(user, user).env("XDG_RUNTIME_DIR", self.dir.join("run")),
+        }
+    }
+
+    /// From now on the runtime runs as an ordinary user, who owns the state directory and has an XDG_RUNTIME_DIR.
+    pub fn become_rootless(&self, user: u32) -> Outcome {
+        std::fs::create_dir_all(self.dir.join("run"))?;
+        super::bundle::give(&self.dir.join("run"), user)?;
+        super::bundle::give(&self.root, user)?;
+        self.user.store(user, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Any other program.
@@ -98,7 +118,11 @@ impl Context {
     /// Ids (or a pattern) of the containers that the runtime knows, read from its state directory.
     pub fn state_entries(&self) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(&self.root) else { return vec![] };
-        entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).filter(|n| !n.starts_with('.')).collect()
+        entries
+            .flatten()
+            .map(|e| e.file_name().to_string_lossy().into_owned())
+            .filter(|n| !n.starts_with('.'))
+            .collect()
     }
 
     pub fn is_v2(&self) -> bool {

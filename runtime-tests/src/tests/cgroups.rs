@@ -288,10 +288,11 @@ fn manager_disabled(ctx: &Context) -> Outcome {
 }
 
 fn memory_limit(ctx: &Context) -> Outcome {
-    limit(ctx, json!({"memory": {"limit": 104_857_600}}), Expected {
-        v1: ("memory", "memory.limit_in_bytes", "104857600"),
-        v2: ("memory", "memory.max", "104857600"),
-    })
+    limit(
+        ctx,
+        json!({"memory": {"limit": 104_857_600}}),
+        Expected { v1: ("memory", "memory.limit_in_bytes", "104857600"), v2: ("memory", "memory.max", "104857600") },
+    )
 }
 
 fn memory_limit_is_enforced(ctx: &Context) -> Outcome {
@@ -305,42 +306,63 @@ fn memory_limit_is_enforced(ctx: &Context) -> Outcome {
 }
 
 fn memory_swap(ctx: &Context) -> Outcome {
-    limit(ctx, json!({"memory": {"limit": 104_857_600, "swap": 209_715_200}}), Expected {
-        v1: ("memory", "memory.memsw.limit_in_bytes", "209715200"),
-        v2: ("memory", "memory.swap.max", "104857600"),
-    })
+    limit(
+        ctx,
+        json!({"memory": {"limit": 104_857_600, "swap": 209_715_200}}),
+        Expected {
+            v1: ("memory", "memory.memsw.limit_in_bytes", "209715200"),
+            v2: ("memory", "memory.swap.max", "104857600"),
+        },
+    )
 }
 
 fn memory_swap_unlimited(ctx: &Context) -> Outcome {
-    limit(ctx, json!({"memory": {"limit": 104_857_600, "swap": -1}}), Expected {
-        v1: ("memory", "memory.memsw.limit_in_bytes", "9223372036854771712"),
-        v2: ("memory", "memory.swap.max", "max"),
-    })
+    limit(
+        ctx,
+        json!({"memory": {"limit": 104_857_600, "swap": -1}}),
+        Expected {
+            v1: ("memory", "memory.memsw.limit_in_bytes", "9223372036854771712"),
+            v2: ("memory", "memory.swap.max", "max"),
+        },
+    )
 }
 
 fn memory_reservation(ctx: &Context) -> Outcome {
-    limit(ctx, json!({"memory": {"reservation": 52_428_800}}), Expected {
-        v1: ("memory", "memory.soft_limit_in_bytes", "52428800"),
-        v2: ("memory", "memory.low", "52428800"),
-    })
+    limit(
+        ctx,
+        json!({"memory": {"reservation": 52_428_800}}),
+        Expected { v1: ("memory", "memory.soft_limit_in_bytes", "52428800"), v2: ("memory", "memory.low", "52428800") },
+    )
 }
 
 fn memory_swappiness(ctx: &Context) -> Outcome {
-    limit(ctx, json!({"memory": {"swappiness": 13}}), Expected { v1: ("memory", "memory.swappiness", "13"), v2: ("", "", "") })
+    limit(
+        ctx,
+        json!({"memory": {"swappiness": 13}}),
+        Expected { v1: ("memory", "memory.swappiness", "13"), v2: ("", "", "") },
+    )
 }
 
 fn memory_oom(ctx: &Context) -> Outcome {
-    limit(ctx, json!({"memory": {"limit": 104_857_600, "disableOOMKiller": true}}), Expected {
-        v1: ("memory", "memory.oom_control", "oom_kill_disable 1\nunder_oom 0\noom_kill 0"),
-        v2: ("", "", ""),
-    })
+    limit(
+        ctx,
+        json!({"memory": {"limit": 104_857_600, "disableOOMKiller": true}}),
+        Expected {
+            v1: ("memory", "memory.oom_control", "oom_kill_disable 1\nunder_oom 0\noom_kill 0"),
+            v2: ("", "", ""),
+        },
+    )
 }
 
 fn memory_unlimited(ctx: &Context) -> Outcome {
-    limit(ctx, json!({"memory": {"limit": -1}}), Expected {
-        v1: ("memory", "memory.limit_in_bytes", "9223372036854771712"),
-        v2: ("memory", "memory.max", "max"),
-    })
+    limit(
+        ctx,
+        json!({"memory": {"limit": -1}}),
+        Expected {
+            v1: ("memory", "memory.limit_in_bytes", "9223372036854771712"),
+            v2: ("memory", "memory.max", "max"),
+        },
+    )
 }
 
 fn memory_too_low(ctx: &Context) -> Outcome {
@@ -360,28 +382,35 @@ fn cpu_shares(ctx: &Context) -> Outcome {
     if ctx.is_v2() && ctx.peer != crate::harness::Peer::Kelson {
         skip!("the older formula differs");
     }
-    limit(ctx, json!({"cpu": {"shares": 512}}), Expected { v1: ("cpu", "cpu.shares", "512"), v2: ("cpu", "cpu.weight", "59") })
+    limit(
+        ctx,
+        json!({"cpu": {"shares": 512}}),
+        Expected { v1: ("cpu", "cpu.shares", "512"), v2: ("cpu", "cpu.weight", "59") },
+    )
 }
 
 fn cpu_quota(ctx: &Context) -> Outcome {
-    limit(ctx, json!({"cpu": {"quota": 25_000, "period": 50_000}}), Expected {
-        v1: ("cpu", "cpu.cfs_quota_us", "25000"),
-        v2: ("cpu", "cpu.max", "25000 50000"),
-    })
+    limit(
+        ctx,
+        json!({"cpu": {"quota": 25_000, "period": 50_000}}),
+        Expected { v1: ("cpu", "cpu.cfs_quota_us", "25000"), v2: ("cpu", "cpu.max", "25000 50000") },
+    )
 }
 
 fn cpu_quota_unlimited(ctx: &Context) -> Outcome {
-    limit(ctx, json!({"cpu": {"quota": -1, "period": 50_000}}), Expected {
-        v1: ("cpu", "cpu.cfs_period_us", "50000"),
-        v2: ("cpu", "cpu.max", "max 50000"),
-    })
+    limit(
+        ctx,
+        json!({"cpu": {"quota": -1, "period": 50_000}}),
+        Expected { v1: ("cpu", "cpu.cfs_period_us", "50000"), v2: ("cpu", "cpu.max", "max 50000") },
+    )
 }
 
 fn cpu_burst(ctx: &Context) -> Outcome {
-    limit(ctx, json!({"cpu": {"quota": 25_000, "period": 50_000, "burst": 10_000}}), Expected {
-        v1: ("cpu", "cpu.cfs_burst_us", "10000"),
-        v2: ("cpu", "cpu.max.burst", "10000"),
-    })
+    limit(
+        ctx,
+        json!({"cpu": {"quota": 25_000, "period": 50_000, "burst": 10_000}}),
+        Expected { v1: ("cpu", "cpu.cfs_burst_us", "10000"), v2: ("cpu", "cpu.max.burst", "10000") },
+    )
 }
 
 fn cpu_idle(ctx: &Context) -> Outcome {
@@ -389,10 +418,11 @@ fn cpu_idle(ctx: &Context) -> Outcome {
 }
 
 fn cpu_idle_and_shares(ctx: &Context) -> Outcome {
-    limit(ctx, json!({"cpu": {"idle": 1, "shares": 512}}), Expected {
-        v1: ("cpu", "cpu.idle", "1"),
-        v2: ("cpu", "cpu.idle", "1"),
-    })
+    limit(
+        ctx,
+        json!({"cpu": {"idle": 1, "shares": 512}}),
+        Expected { v1: ("cpu", "cpu.idle", "1"), v2: ("cpu", "cpu.idle", "1") },
+    )
 }
 
 fn cpuset(ctx: &Context) -> Outcome {
@@ -408,7 +438,11 @@ fn cpuset(ctx: &Context) -> Outcome {
 }
 
 fn pids_limit(ctx: &Context) -> Outcome {
-    limit(ctx, json!({"pids": {"limit": 77}}), Expected { v1: ("pids", "pids.max", "77"), v2: ("pids", "pids.max", "77") })
+    limit(
+        ctx,
+        json!({"pids": {"limit": 77}}),
+        Expected { v1: ("pids", "pids.max", "77"), v2: ("pids", "pids.max", "77") },
+    )
 }
 
 fn pids_limit_is_enforced(ctx: &Context) -> Outcome {
@@ -422,7 +456,11 @@ fn pids_limit_is_enforced(ctx: &Context) -> Outcome {
 }
 
 fn pids_limit_unlimited(ctx: &Context) -> Outcome {
-    limit(ctx, json!({"pids": {"limit": -1}}), Expected { v1: ("pids", "pids.max", "max"), v2: ("pids", "pids.max", "max") })
+    limit(
+        ctx,
+        json!({"pids": {"limit": -1}}),
+        Expected { v1: ("pids", "pids.max", "max"), v2: ("pids", "pids.max", "max") },
+    )
 }
 
 /// Written as it is; a single process that is in the cgroup already may run.
@@ -436,10 +474,11 @@ fn block_io_weight(ctx: &Context) -> Outcome {
     if !ctx.is_v2() && !v1_has {
         skip!("this kernel has no blkio weight");
     }
-    limit(ctx, json!({"blockIO": {"weight": 500}}), Expected {
-        v1: ("blkio", "blkio.bfq.weight", "500"),
-        v2: ("io", "io.weight", "default 4950"),
-    })
+    limit(
+        ctx,
+        json!({"blockIO": {"weight": 500}}),
+        Expected { v1: ("blkio", "blkio.bfq.weight", "500"), v2: ("io", "io.weight", "default 4950") },
+    )
 }
 
 fn block_io_throttle(ctx: &Context) -> Outcome {
@@ -447,29 +486,42 @@ fn block_io_throttle(ctx: &Context) -> Outcome {
     if !Path::new("/sys/dev/block/7:7").exists() {
         skip!("no /dev/loop7 on this machine");
     }
-    limit(ctx, json!({"blockIO": {
-        "throttleReadBpsDevice": [{"major": 7, "minor": 7, "rate": 1_048_576}],
-    }}), Expected {
-        v1: ("blkio", "blkio.throttle.read_bps_device", "7:7 1048576"),
-        v2: ("io", "io.max", "7:7 rbps=1048576 wbps=max riops=max wiops=max"),
-    })
+    limit(
+        ctx,
+        json!({"blockIO": {
+            "throttleReadBpsDevice": [{"major": 7, "minor": 7, "rate": 1_048_576}],
+        }}),
+        Expected {
+            v1: ("blkio", "blkio.throttle.read_bps_device", "7:7 1048576"),
+            v2: ("io", "io.max", "7:7 rbps=1048576 wbps=max riops=max wiops=max"),
+        },
+    )
 }
 
 fn hugepage_limit(ctx: &Context) -> Outcome {
     ctx.need_controller("hugetlb")?;
-    limit(ctx, json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4_194_304}]}), Expected {
-        v1: ("hugetlb", "hugetlb.2MB.limit_in_bytes", "4194304"),
-        v2: ("hugetlb", "hugetlb.2MB.max", "4194304"),
-    })
+    limit(
+        ctx,
+        json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4_194_304}]}),
+        Expected {
+            v1: ("hugetlb", "hugetlb.2MB.limit_in_bytes", "4194304"),
+            v2: ("hugetlb", "hugetlb.2MB.max", "4194304"),
+        },
+    )
 }
 
 fn network(ctx: &Context) -> Outcome {
     ctx.need_v1()?;
-    limit(ctx, json!({"network": {"classID": 1_048_577}}), Expected { v1: ("net_cls", "net_cls.classid", "1048577"), v2: ("", "", "") })?;
-    limit(ctx, json!({"network": {"priorities": [{"name": "lo", "priority": 5}]}}), Expected {
-        v1: ("net_prio", "net_prio.ifpriomap", "lo 5"),
-        v2: ("", "", ""),
-    })
+    limit(
+        ctx,
+        json!({"network": {"classID": 1_048_577}}),
+        Expected { v1: ("net_cls", "net_cls.classid", "1048577"), v2: ("", "", "") },
+    )?;
+    limit(
+        ctx,
+        json!({"network": {"priorities": [{"name": "lo", "priority": 5}]}}),
+        Expected { v1: ("net_prio", "net_prio.ifpriomap", "lo 5"), v2: ("", "", "") },
+    )
 }
 
 fn unified(ctx: &Context) -> Outcome {
@@ -603,7 +655,8 @@ fn delete_paused(ctx: &Context) -> Outcome {
 fn limits_before_process(ctx: &Context) -> Outcome {
     ctx.need_controller("pids")?;
     let mut bundle = ctx.bundle()?;
-    let mut container = bundle.set("/linux/resources/pids", json!({"limit": 20})).guest(&["fork", "3", ",", "sleep"]).start()?;
+    let mut container =
+        bundle.set("/linux/resources/pids", json!({"limit": 20})).guest(&["fork", "3", ",", "sleep"]).start()?;
     container.hear("fork")?;
     let pids = cgroup::processes(&container.cgroup("pids"));
     check_eq!(pids.len(), 4, "processes in the cgroup");

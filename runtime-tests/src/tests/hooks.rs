@@ -129,8 +129,12 @@ fn state_on_stdin(ctx: &Context) -> Outcome {
     container.end()?;
     // Status by runtime.md's lifecycle; `creating` until everything of create is done.
     for (point, statuses) in POINTS.iter().zip([
-        ["creating", "created"], ["creating", "created"], ["creating", "created"], ["created", "created"],
-        ["running", "running"], ["stopped", "stopped"],
+        ["creating", "created"],
+        ["creating", "created"],
+        ["creating", "created"],
+        ["created", "created"],
+        ["running", "running"],
+        ["stopped", "stopped"],
     ]) {
         let line = log.find(point)?;
         let state: Value = serde_json::from_str(line["stdin"].as_str().unwrap_or_default())
@@ -169,7 +173,9 @@ fn environment(ctx: &Context) -> Outcome {
     }
     bundle.guest(&["sleep"]).start()?.end()?;
     for point in POINTS {
-        check_eq!(log.find(point)?["env"], json!(["SAIL=set", "EMPTY="]), "{point}: environment");
+        let mut seen = log.find(point)?["env"].as_array().cloned().unwrap_or_default();
+        seen.sort_by_key(|v| v.to_string());
+        check_eq!(seen, [json!("EMPTY="), json!("SAIL=set")], "{point}: environment");
     }
     Ok(())
 }
@@ -387,8 +393,11 @@ fn timeout_kills_group(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
     let mark = ctx.dir.join("child");
     let script = format!("sleep 1000 & echo $! > {}; wait", mark.display());
-    bundle.push("/hooks/createRuntime", json!({"path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 1,
-        "env": ["PATH=/bin:/usr/bin"]}));
+    bundle.push(
+        "/hooks/createRuntime",
+        json!({"path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 1,
+        "env": ["PATH=/bin:/usr/bin"]}),
+    );
     bundle.run()?.fails()?;
     let pid = fs::read_to_string(mark)?;
     eventually(ctx.patience, &format!("process {} of the hook is gone", pid.trim()), || {
@@ -449,7 +458,10 @@ fn poststop_finds_nothing(ctx: &Context) -> Outcome {
     let mut container = bundle.container()?;
     let directory = ctx.cgroups.path("pids", &format!("{}/{}", ctx.cgroup_parent, container.id));
     let script = format!("test -d {} && echo there > {}; exit 0", directory.display(), mark.display());
-    bundle.push("/hooks/poststop", json!({"path": "/bin/sh", "args": ["sh", "-c", script]})).guest(&["sleep"]).write()?;
+    bundle
+        .push("/hooks/poststop", json!({"path": "/bin/sh", "args": ["sh", "-c", script]}))
+        .guest(&["sleep"])
+        .write()?;
     container.create()?.ok()?;
     container.start()?.ok()?;
     container.end()?;
@@ -465,7 +477,10 @@ fn create_runtime_pid(ctx: &Context) -> Outcome {
         "pid=$(sed 's/.*\"pid\" *: *\\([0-9]*\\).*/\\1/' | tr -d '\\n'); readlink /proc/$pid/ns/net > {}",
         mark.display()
     );
-    bundle.push("/hooks/createRuntime", json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}));
+    bundle.push(
+        "/hooks/createRuntime",
+        json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}),
+    );
     let seen = bundle.report()?;
     check_eq!(fs::read_to_string(mark)?.trim_end(), seen.namespace("net"), "network namespace of the pid");
     Ok(())
@@ -475,7 +490,10 @@ fn poststart_before_return(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
     let mark = ctx.dir.join("poststart");
     let script = format!("sleep 0.3; echo done > {}", mark.display());
-    bundle.push("/hooks/poststart", json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}));
+    bundle.push(
+        "/hooks/poststart",
+        json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}),
+    );
     let container = bundle.guest(&["sleep"]).start()?;
     check!(mark.exists(), "start came back before the poststart hook ended");
     container.end()

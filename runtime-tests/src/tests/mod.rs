@@ -2,6 +2,7 @@
 
 use crate::harness::Test;
 
+pub mod attacks;
 pub mod mounts;
 pub mod namespaces;
 pub mod exec_errors;
@@ -9,6 +10,8 @@ pub mod hooks;
 pub mod cgroups;
 pub mod refusals;
 pub mod rootfs;
+pub mod rootless;
+pub mod overlay;
 pub mod terminal;
 pub mod seccomp;
 pub mod process;
@@ -31,6 +34,9 @@ pub const GROUPS: &[Group] = &[
     Group { name: "cgroups", tests: cgroups::TESTS },
     Group { name: "seccomp", tests: seccomp::TESTS },
     Group { name: "terminal", tests: terminal::TESTS },
+    Group { name: "attacks", tests: attacks::TESTS },
+    Group { name: "overlay", tests: overlay::TESTS },
+    Group { name: "rootless", tests: rootless::TESTS },
 ];
 
 /// Full names and tests, in order.

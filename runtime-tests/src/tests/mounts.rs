@@ -82,34 +82,79 @@ const OPTIONS: &[Case] = &[
     tmpfs("nosuid", &["nosuid"], &[Has("nosuid")]),
     tmpfs("nosymfollow", &["nosymfollow"], &[Has("nosymfollow")]),
     tree("private", NONE, NONE, &["rbind", "private"], &[Propagates("")], &[]),
-    tree("ratime", MsFlags::MS_NOATIME, MsFlags::MS_NOATIME, &["rbind", "ratime"], &[Lacks("noatime")], &[Lacks("noatime")]),
+    tree(
+        "ratime",
+        MsFlags::MS_NOATIME,
+        MsFlags::MS_NOATIME,
+        &["rbind", "ratime"],
+        &[Lacks("noatime")],
+        &[Lacks("noatime")],
+    ),
     tree("rbind", NONE, NONE, &["rbind"], &[Has("rw")], &[Has("rw")]),
     tree("rdev", MsFlags::MS_NODEV, MsFlags::MS_NODEV, &["rbind", "rdev"], &[Lacks("nodev")], &[Lacks("nodev")]),
-    tree("rdiratime", MsFlags::MS_NODIRATIME, MsFlags::MS_NODIRATIME, &["rbind", "rdiratime"],
-        &[Lacks("nodiratime")], &[Lacks("nodiratime")]),
+    tree(
+        "rdiratime",
+        MsFlags::MS_NODIRATIME,
+        MsFlags::MS_NODIRATIME,
+        &["rbind", "rdiratime"],
+        &[Lacks("nodiratime")],
+        &[Lacks("nodiratime")],
+    ),
     tmpfs("relatime", &["relatime"], &[Has("relatime"), Lacks("noatime")]),
     tree("rexec", MsFlags::MS_NOEXEC, MsFlags::MS_NOEXEC, &["rbind", "rexec"], &[Lacks("noexec")], &[Lacks("noexec")]),
     tree("rnoatime", NONE, NONE, &["rbind", "rnoatime"], &[Has("noatime")], &[Has("noatime")]),
     tree("rnodiratime", NONE, NONE, &["rbind", "rnodiratime"], &[Has("nodiratime")], &[Has("nodiratime")]),
     tree("rnoexec", NONE, NONE, &["rbind", "rnoexec"], &[Has("noexec")], &[Has("noexec")]),
     tree("rnorelatime", NONE, NONE, &["rbind", "rnorelatime"], &[Accepted], &[Accepted]),
-    tree("rnostrictatime", MsFlags::MS_STRICTATIME, MsFlags::MS_STRICTATIME, &["rbind", "rnostrictatime"],
-        &[Accepted], &[Accepted]),
+    tree(
+        "rnostrictatime",
+        MsFlags::MS_STRICTATIME,
+        MsFlags::MS_STRICTATIME,
+        &["rbind", "rnostrictatime"],
+        &[Accepted],
+        &[Accepted],
+    ),
     tree("rnosuid", NONE, NONE, &["rbind", "rnosuid"], &[Has("nosuid")], &[Has("nosuid")]),
     tree("rnosymfollow", NONE, NONE, &["rbind", "rnosymfollow"], &[Has("nosymfollow")], &[Has("nosymfollow")]),
     tree("ro", NONE, NONE, &["rbind", "ro"], &[Has("ro")], &[Has("rw")]),
     tree("rprivate", NONE, NONE, &["rbind", "rprivate"], &[Propagates("")], &[Propagates("")]),
-    tree("rrelatime", MsFlags::MS_NOATIME, MsFlags::MS_NOATIME, &["rbind", "rrelatime"], &[Has("relatime")], &[Has("relatime")]),
+    tree(
+        "rrelatime",
+        MsFlags::MS_NOATIME,
+        MsFlags::MS_NOATIME,
+        &["rbind", "rrelatime"],
+        &[Has("relatime")],
+        &[Has("relatime")],
+    ),
     tree("rro", NONE, NONE, &["rbind", "rro"], &[Has("ro")], &[Has("ro")]),
     tree("rrw", MsFlags::MS_RDONLY, MsFlags::MS_RDONLY, &["rbind", "rrw"], &[Has("rw")], &[Has("rw")]),
     tree("rshared", NONE, NONE, &["rbind", "rshared"], &[Propagates("shared:")], &[Propagates("shared:")]),
     tree("rslave", NONE, NONE, &["rbind", "rslave"], &[Propagates("master:")], &[Propagates("master:")]),
-    tree("rstrictatime", MsFlags::MS_NOATIME, MsFlags::MS_NOATIME, &["rbind", "rstrictatime"],
-        &[Lacks("noatime"), Lacks("relatime")], &[Lacks("noatime"), Lacks("relatime")]),
+    tree(
+        "rstrictatime",
+        MsFlags::MS_NOATIME,
+        MsFlags::MS_NOATIME,
+        &["rbind", "rstrictatime"],
+        &[Lacks("noatime"), Lacks("relatime")],
+        &[Lacks("noatime"), Lacks("relatime")],
+    ),
     tree("rsuid", MsFlags::MS_NOSUID, MsFlags::MS_NOSUID, &["rbind", "rsuid"], &[Lacks("nosuid")], &[Lacks("nosuid")]),
-    tree("rsymfollow", NONE, NONE, &["rbind", "rnosymfollow", "rsymfollow"],
-        &[Lacks("nosymfollow")], &[Lacks("nosymfollow")]),
-    tree("runbindable", NONE, NONE, &["rbind", "runbindable"], &[Propagates("unbindable")], &[Propagates("unbindable")]),
+    tree(
+        "rsymfollow",
+        NONE,
+        NONE,
+        &["rbind", "rnosymfollow", "rsymfollow"],
+        &[Lacks("nosymfollow")],
+        &[Lacks("nosymfollow")],
+    ),
+    tree(
+        "runbindable",
+        NONE,
+        NONE,
+        &["rbind", "runbindable"],
+        &[Propagates("unbindable")],
+        &[Propagates("unbindable")],
+    ),
     tmpfs("rw", &["ro", "rw"], &[Has("rw"), Lacks("ro")]),
     tree("shared", NONE, NONE, &["rbind", "shared"], &[Propagates("shared:")], &[]),
     tmpfs("silent", &["silent"], &[Accepted]),
@@ -118,8 +163,13 @@ const OPTIONS: &[Case] = &[
     tmpfs("suid", &["nosuid", "suid"], &[Lacks("nosuid")]),
     tmpfs("symfollow", &["nosymfollow", "symfollow"], &[Lacks("nosymfollow")]),
     tmpfs("sync", &["sync"], &[SuperHas("sync")]),
-    Case { option: "unbindable", source: Some((NONE, NONE)), options: &["bind", "unbindable"],
-        top: &[Propagates("unbindable")], sub: None },
+    Case {
+        option: "unbindable",
+        source: Some((NONE, NONE)),
+        options: &["bind", "unbindable"],
+        top: &[Propagates("unbindable")],
+        sub: None,
+    },
 ];
 
 const OTHERS: &[Test] = &[
@@ -157,15 +207,62 @@ const OTHERS: &[Test] = &[
 ];
 
 const NAMES: [&str; OPTIONS.len()] = [
-    "option_async", "option_atime", "option_bind", "option_defaults", "option_dev", "option_diratime", "option_dirsync",
-    "option_exec", "option_iversion", "option_lazytime", "option_loud", "option_mand", "option_noatime", "option_nodev",
-    "option_nodiratime", "option_noexec", "option_noiversion", "option_nolazytime", "option_nomand", "option_norelatime",
-    "option_nostrictatime", "option_nosuid", "option_nosymfollow", "option_private", "option_ratime", "option_rbind",
-    "option_rdev", "option_rdiratime", "option_relatime", "option_rexec", "option_rnoatime", "option_rnodiratime",
-    "option_rnoexec", "option_rnorelatime", "option_rnostrictatime", "option_rnosuid", "option_rnosymfollow", "option_ro",
-    "option_rprivate", "option_rrelatime", "option_rro", "option_rrw", "option_rshared", "option_rslave",
-    "option_rstrictatime", "option_rsuid", "option_rsymfollow", "option_runbindable", "option_rw", "option_shared",
-    "option_silent", "option_slave", "option_strictatime", "option_suid", "option_symfollow", "option_sync",
+    "option_async",
+    "option_atime",
+    "option_bind",
+    "option_defaults",
+    "option_dev",
+    "option_diratime",
+    "option_dirsync",
+    "option_exec",
+    "option_iversion",
+    "option_lazytime",
+    "option_loud",
+    "option_mand",
+    "option_noatime",
+    "option_nodev",
+    "option_nodiratime",
+    "option_noexec",
+    "option_noiversion",
+    "option_nolazytime",
+    "option_nomand",
+    "option_norelatime",
+    "option_nostrictatime",
+    "option_nosuid",
+    "option_nosymfollow",
+    "option_private",
+    "option_ratime",
+    "option_rbind",
+    "option_rdev",
+    "option_rdiratime",
+    "option_relatime",
+    "option_rexec",
+    "option_rnoatime",
+    "option_rnodiratime",
+    "option_rnoexec",
+    "option_rnorelatime",
+    "option_rnostrictatime",
+    "option_rnosuid",
+    "option_rnosymfollow",
+    "option_ro",
+    "option_rprivate",
+    "option_rrelatime",
+    "option_rro",
+    "option_rrw",
+    "option_rshared",
+    "option_rslave",
+    "option_rstrictatime",
+    "option_rsuid",
+    "option_rsymfollow",
+    "option_runbindable",
+    "option_rw",
+    "option_shared",
+    "option_silent",
+    "option_slave",
+    "option_strictatime",
+    "option_suid",
+    "option_symfollow",
+    "option_sync",
     "option_unbindable",
 ];
 
@@ -243,7 +340,9 @@ fn expect(seen: &MountInfo, wanted: &[Seen]) -> Outcome {
             SuperHas(option) => (seen.super_has(option), format!("file system option {option:?}")),
             SuperLacks(option) => (!seen.super_has(option), format!("no file system option {option:?}")),
             Propagates("") => (seen.propagation.is_empty(), "private".into()),
-            Propagates(start) => (seen.propagation.iter().any(|p| p.starts_with(start)), format!("propagation {start:?}")),
+            Propagates(start) => {
+                (seen.propagation.iter().any(|p| p.starts_with(start)), format!("propagation {start:?}"))
+            }
         };
         check!(good, "expected {what} of {}: {seen:?}", seen.target);
     }
@@ -251,7 +350,8 @@ fn expect(seen: &MountInfo, wanted: &[Seen]) -> Outcome {
 }
 
 fn one_option(ctx: &Context) -> Outcome {
-    let case = OPTIONS.iter().find(|c| ctx.name.ends_with(&format!("::option_{}", c.option))).ok_or("no such option")?;
+    let case =
+        OPTIONS.iter().find(|c| ctx.name.ends_with(&format!("::option_{}", c.option))).ok_or("no such option")?;
     if case.option.contains("symfollow") {
         ctx.need_kernel(5, 10, "nosymfollow")?;
     }
@@ -296,13 +396,27 @@ fn option_tmpcopyup(ctx: &Context) -> Outcome {
     symlink("/etc/passwd", bundle.rootfs.join("mnt/t/link"))?;
     bundle.mount("/mnt/t", "tmpfs", "tmpfs", &["tmpcopyup", "mode=0755"]);
     bundle.guest(&[
-        "report", ",", "read", "/mnt/t/deep/file", ",", "stat", "/mnt/t/deep/file", ",", "write", "/mnt/t/deep/file", "new",
+        "report",
+        ",",
+        "read",
+        "/mnt/t/deep/file",
+        ",",
+        "stat",
+        "/mnt/t/deep/file",
+        ",",
+        "write",
+        "/mnt/t/deep/file",
+        "new",
     ]);
     let run = bundle.run()?.ok()?;
     check_eq!(run.report()?.mount("/mnt/t")?.fs_type, "tmpfs", "file system");
     check_eq!(run.said("read")?["text"], json!("content"), "content");
     let stat = run.said("stat")?;
-    check_eq!((&stat["mode"], &stat["uid"], &stat["gid"]), (&json!(0o604), &json!(12), &json!(34)), "mode, user, group");
+    check_eq!(
+        (&stat["mode"], &stat["uid"], &stat["gid"]),
+        (&json!(0o604), &json!(12), &json!(34)),
+        "mode, user, group"
+    );
     check_eq!(fs::read_to_string(bundle.rootfs.join("mnt/t/deep/file"))?, "content", "the root file system's own file");
     let stat = bundle.guest(&["stat", "/mnt/t/link"]).run()?.ok()?.said("stat")?;
     check_eq!(stat["target"], json!("/etc/passwd"), "link");
@@ -349,11 +463,14 @@ fn idmap_with_its_own_mappings(ctx: &Context) -> Outcome {
     let tree = Tree::new(ctx, NONE, NONE)?;
     let mut bundle = ctx.bundle()?;
     bundle.user_namespace(&[(0, 100_000, 65536)])?;
-    bundle.push("/mounts", json!({
-        "destination": "/mnt/t", "type": "bind", "source": tree.dir, "options": ["rbind", "idmap"],
-        "uidMappings": [{"containerID": 0, "hostID": 100_005, "size": 10}],
-        "gidMappings": [{"containerID": 0, "hostID": 100_006, "size": 10}],
-    }));
+    bundle.push(
+        "/mounts",
+        json!({
+            "destination": "/mnt/t", "type": "bind", "source": tree.dir, "options": ["rbind", "idmap"],
+            "uidMappings": [{"containerID": 0, "hostID": 100_005, "size": 10}],
+            "gidMappings": [{"containerID": 0, "hostID": 100_006, "size": 10}],
+        }),
+    );
     check_eq!(owner(&mut bundle, "/mnt/t/file")?, (5, 6), "owner in the idmapped mount");
     Ok(())
 }
@@ -363,10 +480,13 @@ fn idmap_without_a_user_namespace(ctx: &Context) -> Outcome {
     let tree = Tree::new(ctx, NONE, NONE)?;
     let mut bundle = ctx.bundle()?;
     let map = json!([{"containerID": 0, "hostID": 4321, "size": 10}]);
-    bundle.push("/mounts", json!({
-        "destination": "/mnt/t", "type": "bind", "source": tree.dir, "options": ["bind", "idmap"],
-        "uidMappings": map, "gidMappings": map,
-    }));
+    bundle.push(
+        "/mounts",
+        json!({
+            "destination": "/mnt/t", "type": "bind", "source": tree.dir, "options": ["bind", "idmap"],
+            "uidMappings": map, "gidMappings": map,
+        }),
+    );
     check_eq!(owner(&mut bundle, "/mnt/t/file")?, (4321, 4321), "owner in the idmapped mount");
     Ok(())
 }
@@ -391,7 +511,22 @@ fn noexec_is_enforced(ctx: &Context) -> Outcome {
     let dir = ctx.new_dir("source")?;
     fs::copy(&ctx.guest, dir.join("guest"))?;
     bundle.mount("/mnt/t", "bind", &dir, &["bind", "noexec", "nodev"]);
-    bundle.guest(&["run", "/mnt/t/guest", "exit", "0", ",", "mknod", "/mnt/t/null", "c", "1", "3", ",", "open", "/mnt/t/null", "rw"]);
+    bundle.guest(&[
+        "run",
+        "/mnt/t/guest",
+        "exit",
+        "0",
+        ",",
+        "mknod",
+        "/mnt/t/null",
+        "c",
+        "1",
+        "3",
+        ",",
+        "open",
+        "/mnt/t/null",
+        "rw",
+    ]);
     bundle.privileged().remove("/linux/resources/devices");
     let run = bundle.run()?.ok()?;
     check_eq!(run.said("run")?["errno"], json!(libc::EACCES), "errno of executing on noexec");
@@ -402,7 +537,12 @@ fn noexec_is_enforced(ctx: &Context) -> Outcome {
 
 fn in_listed_order(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
-    bundle.mount("/mnt/a", "tmpfs", "one", &[]).mount("/mnt/a/b", "tmpfs", "two", &[]).mount("/mnt/c", "tmpfs", "three", &[]);
+    bundle.mount("/mnt/a", "tmpfs", "one", &[]).mount("/mnt/a/b", "tmpfs", "two", &[]).mount(
+        "/mnt/c",
+        "tmpfs",
+        "three",
+        &[],
+    );
     let seen = bundle.report()?;
     let order: Vec<String> =
         seen.mounts().into_iter().filter(|m| m.target.starts_with("/mnt/")).map(|m| m.target).collect();
@@ -536,7 +676,11 @@ fn file_systems(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
     let seen = bundle.report()?;
     for (target, kind) in [
-        ("/proc", "proc"), ("/dev", "tmpfs"), ("/dev/pts", "devpts"), ("/dev/shm", "tmpfs"), ("/dev/mqueue", "mqueue"),
+        ("/proc", "proc"),
+        ("/dev", "tmpfs"),
+        ("/dev/pts", "devpts"),
+        ("/dev/shm", "tmpfs"),
+        ("/dev/mqueue", "mqueue"),
         ("/sys", "sysfs"),
     ] {
         check_eq!(seen.mount(target)?.fs_type, kind, "file system on {target}");
@@ -550,7 +694,8 @@ fn proc_with_options(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
     bundle.without_mount("/proc");
     bundle.edit(|c| {
-        let proc = json!({"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "hidepid=2"]});
+        let proc =
+            json!({"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "hidepid=2"]});
         if let Some(list) = c["mounts"].as_array_mut() {
             list.insert(0, proc);
         }

@@ -337,9 +337,12 @@ fn owned_by_user_namespace(ctx: &Context) -> Outcome {
 
 fn time_offsets(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
-    bundle.namespace("time", None).set("/linux/timeOffsets", json!({
-        "monotonic": {"secs": 86_400, "nanosecs": 5}, "boottime": {"secs": 172_800, "nanosecs": 999_999_999u32},
-    }));
+    bundle.namespace("time", None).set(
+        "/linux/timeOffsets",
+        json!({
+            "monotonic": {"secs": 86_400, "nanosecs": 5}, "boottime": {"secs": 172_800, "nanosecs": 999_999_999u32},
+        }),
+    );
     let host = ctx.guest_command().run()?.ok()?.report()?;
     let seen = bundle.report()?;
     let ahead = |clock: &str| {
@@ -374,7 +377,8 @@ fn loopback_is_up(ctx: &Context) -> Outcome {
 fn veth(ctx: &Context) -> Outcome<std::path::PathBuf> {
     let ip = ctx.need_program("ip")?;
     unshare(CloneFlags::CLONE_NEWNET)?;
-    let command = ctx.command(&ip.to_string_lossy()).args(["link", "add", "kvA", "type", "veth", "peer", "name", "kvB"]);
+    let command =
+        ctx.command(&ip.to_string_lossy()).args(["link", "add", "kvA", "type", "veth", "peer", "name", "kvB"]);
     command.run()?.ok()?;
     Ok(ip)
 }

@@ -97,7 +97,8 @@ fn env_is_exactly_the_configured_one(ctx: &Context) -> Outcome {
     bundle.set("/process/env", json!(["PATH=/bin", "A=", "B=x=y", "EMPTY="]));
     let run = bundle.run_command()?.env("LEAKED", "1").env("_OCI_SYNCPIPE", "3").env("LD_PRELOAD", "").run()?;
     let seen = run.ok()?.report()?;
-    let list: Vec<String> = seen["env"].as_array().into_iter().flatten().filter_map(|v| v.as_str()).map(Into::into).collect();
+    let list: Vec<String> =
+        seen["env"].as_array().into_iter().flatten().filter_map(|v| v.as_str()).map(Into::into).collect();
     for wanted in ["PATH=/bin", "A=", "B=x=y", "EMPTY="] {
         check!(list.iter().any(|v| v == wanted), "no {wanted:?} in {list:?}");
     }
@@ -199,7 +200,8 @@ fn umask_is_set(ctx: &Context) -> Outcome {
 
 fn umask_of_the_caller(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
-    bundle.set("/linux/devices", json!([{"path": "/dev/extra", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666}]));
+    bundle
+        .set("/linux/devices", json!([{"path": "/dev/extra", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666}]));
     bundle.guest(&["report", ",", "stat", "/dev/extra", ",", "stat", "/dev/null", ",", "stat", "/mnt/made"]);
     bundle.mount("/mnt/made", "tmpfs", "tmpfs", &["mode=0777"]);
     let run = bundle.run_command()?.before_exec(BeforeExec::Umask(0o077)).run()?.ok()?;
@@ -211,11 +213,14 @@ fn umask_of_the_caller(ctx: &Context) -> Outcome {
 
 fn rlimits_are_exact(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
-    bundle.set("/process/rlimits", json!([
-        {"type": "RLIMIT_NOFILE", "soft": 321, "hard": 654},
-        {"type": "RLIMIT_CORE", "soft": 0, "hard": 1024},
-        {"type": "RLIMIT_STACK", "soft": 4_194_304, "hard": 8_388_608},
-    ]));
+    bundle.set(
+        "/process/rlimits",
+        json!([
+            {"type": "RLIMIT_NOFILE", "soft": 321, "hard": 654},
+            {"type": "RLIMIT_CORE", "soft": 0, "hard": 1024},
+            {"type": "RLIMIT_STACK", "soft": 4_194_304, "hard": 8_388_608},
+        ]),
+    );
     let seen = bundle.report()?;
     check_eq!(seen.rlimit("RLIMIT_NOFILE"), (321, 654), "RLIMIT_NOFILE");
     check_eq!(seen.rlimit("RLIMIT_CORE"), (0, 1024), "RLIMIT_CORE");
@@ -227,8 +232,22 @@ fn rlimits_of_every_type(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
     let host = ctx.guest_command().run()?.ok()?.report()?;
     let names = [
-        "AS", "CORE", "CPU", "DATA", "FSIZE", "LOCKS", "MEMLOCK", "MSGQUEUE", "NICE", "NOFILE", "NPROC", "RSS", "RTPRIO",
-        "RTTIME", "SIGPENDING", "STACK",
+        "AS",
+        "CORE",
+        "CPU",
+        "DATA",
+        "FSIZE",
+        "LOCKS",
+        "MEMLOCK",
+        "MSGQUEUE",
+        "NICE",
+        "NOFILE",
+        "NPROC",
+        "RSS",
+        "RTPRIO",
+        "RTTIME",
+        "SIGPENDING",
+        "STACK",
     ];
     // One less than the host's hard limit needs no privilege; an unlimited one gets a large number.
     let lowered = |name: &str| match host.rlimit(name).1 {
@@ -237,7 +256,10 @@ fn rlimits_of_every_type(ctx: &Context) -> Outcome {
         n => n - 1,
     };
     let list: Vec<_> = names.iter().map(|n| format!("RLIMIT_{n}")).collect();
-    bundle.set("/process/rlimits", json!(list.iter().map(|n| json!({"type": n, "soft": lowered(n), "hard": lowered(n)})).collect::<Vec<_>>()));
+    bundle.set(
+        "/process/rlimits",
+        json!(list.iter().map(|n| json!({"type": n, "soft": lowered(n), "hard": lowered(n)})).collect::<Vec<_>>()),
+    );
     let seen = bundle.report()?;
     for name in &list {
         check_eq!(seen.rlimit(name), (lowered(name), lowered(name)), "{name}");
@@ -263,7 +285,11 @@ fn capabilities_bounding(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
     bundle.set("/process/capabilities", json!({"bounding": ["CAP_CHOWN", "CAP_SYS_ADMIN", "CAP_NET_RAW"]}));
     let seen = bundle.report()?;
-    check_eq!(seen.capabilities("bounding"), capability_bits(&["CAP_CHOWN", "CAP_SYS_ADMIN", "CAP_NET_RAW"]), "bounding");
+    check_eq!(
+        seen.capabilities("bounding"),
+        capability_bits(&["CAP_CHOWN", "CAP_SYS_ADMIN", "CAP_NET_RAW"]),
+        "bounding"
+    );
     check_eq!(seen.capabilities("inheritable"), 0, "inheritable");
     Ok(())
 }
@@ -284,9 +310,12 @@ fn capabilities_effective_and_permitted(ctx: &Context) -> Outcome {
 
 fn capabilities_inheritable(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
-    bundle.set("/process/capabilities", json!({
-        "bounding": ["CAP_CHOWN", "CAP_KILL"], "permitted": ["CAP_CHOWN", "CAP_KILL"], "inheritable": ["CAP_KILL"],
-    }));
+    bundle.set(
+        "/process/capabilities",
+        json!({
+            "bounding": ["CAP_CHOWN", "CAP_KILL"], "permitted": ["CAP_CHOWN", "CAP_KILL"], "inheritable": ["CAP_KILL"],
+        }),
+    );
     check_eq!(bundle.report()?.capabilities("inheritable"), capability_bits(&["CAP_KILL"]), "inheritable");
     Ok(())
 }
@@ -421,9 +450,12 @@ fn scheduler_rr(ctx: &Context) -> Outcome {
 
 fn scheduler_deadline(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
-    bundle.set("/process/scheduler", json!({
-        "policy": "SCHED_DEADLINE", "runtime": 1_000_000, "deadline": 50_000_000, "period": 100_000_000,
-    }));
+    bundle.set(
+        "/process/scheduler",
+        json!({
+            "policy": "SCHED_DEADLINE", "runtime": 1_000_000, "deadline": 50_000_000, "period": 100_000_000,
+        }),
+    );
     let run = bundle.run()?;
     if run.code != 0 && run.err().to_lowercase().contains("busy") {
         skip!("the kernel admits no deadline task here: {}", run.err());
@@ -502,7 +534,8 @@ fn exec_resets_cpu_affinity(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
     let container = bundle.guest(&["sleep"]).start()?;
     let all = ctx.guest_command().run()?.ok()?.report()?.text("affinity");
-    let command = ctx.command(&taskset.to_string_lossy()).args(["-c", "1"]).arg(&ctx.runtime).arg("--root").arg(&ctx.root);
+    let command =
+        ctx.command(&taskset.to_string_lossy()).args(["-c", "1"]).arg(&ctx.runtime).arg("--root").arg(&ctx.root);
     let run = command.args(["exec", &container.id, "/bin/guest", "report"]).run()?;
     check_eq!(run.ok()?.report()?.text("affinity"), all, "affinity of exec");
     container.end()
@@ -524,7 +557,9 @@ fn personality_linux(ctx: &Context) -> Outcome {
 
 fn memory_policy(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
-    let seen = bundle.set("/linux/memoryPolicy", json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]})).report()?;
+    let seen = bundle
+        .set("/linux/memoryPolicy", json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]}))
+        .report()?;
     check_eq!(seen["memory_policy"], json!([2 | 1 << 15, 1]), "mode with flags, nodes");
     let seen = bundle.set("/linux/memoryPolicy", json!({"mode": "MPOL_INTERLEAVE", "nodes": "0"})).report()?;
     check_eq!(seen["memory_policy"], json!([3, 1]), "mode, nodes");
@@ -684,7 +719,8 @@ fn notify_socket(ctx: &Context) -> Outcome {
 fn stdio_belongs_to_the_user(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
     bundle.set("/process/user", json!({"uid": 1000, "gid": 1000}));
-    let mut container = bundle.guest(&["open", "/dev/stdout", "w", ",", "open", "/dev/stderr", "w", ",", "sleep"]).start()?;
+    let mut container =
+        bundle.guest(&["open", "/dev/stdout", "w", ",", "open", "/dev/stderr", "w", ",", "sleep"]).start()?;
     check_eq!(container.hear("open")?["errno"], json!(0), "errno of opening /dev/stdout");
     container.end()
 }

@@ -70,7 +70,9 @@ fn root_is_the_only_thing_seen(ctx: &Context) -> Outcome {
     // Nothing of the host's mounts is left below the new root.
     for mount in seen.mounts() {
         let expected = mount.target == "/"
-            || ["/proc", "/dev", "/sys"].iter().any(|p| mount.target == *p || mount.target.starts_with(&format!("{p}/")));
+            || ["/proc", "/dev", "/sys"]
+                .iter()
+                .any(|p| mount.target == *p || mount.target.starts_with(&format!("{p}/")));
         check!(expected, "unexpected mount {mount:?}");
     }
     check_eq!(seen.mounts().iter().filter(|m| m.target == "/").count(), 1, "mounts on /");
@@ -80,7 +82,8 @@ fn root_is_the_only_thing_seen(ctx: &Context) -> Outcome {
 fn root_with_no_pivot(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
     bundle.file("/only-here", "x")?;
-    let run = bundle.option("--no-pivot").guest(&["report", ",", "ls", "/", ",", "read", "/proc/1/mounts"]).run()?.ok()?;
+    let run =
+        bundle.option("--no-pivot").guest(&["report", ",", "ls", "/", ",", "read", "/proc/1/mounts"]).run()?.ok()?;
     check!(run.said("ls")?.as_array().is_some_and(|l| l.contains(&json!("only-here"))), "entries: {}", run.said("ls")?);
     check_eq!(run.report()?.text("cwd"), "/", "cwd");
     Ok(())
@@ -247,7 +250,11 @@ fn default_devices(ctx: &Context) -> Outcome {
     let paths: Vec<String> = DEVICES.iter().map(|d| format!("/dev/{}", d.0)).collect();
     let run = bundle.guest(&texts(&each("stat", &paths, &[]))).run()?.ok()?;
     for (stat, (name, major, minor)) in stats(&run).iter().zip(DEVICES) {
-        check_eq!((&stat["kind"], &stat["major"], &stat["minor"]), (&json!("c"), &json!(major), &json!(minor)), "/dev/{name}");
+        check_eq!(
+            (&stat["kind"], &stat["major"], &stat["minor"]),
+            (&json!("c"), &json!(major), &json!(minor)),
+            "/dev/{name}"
+        );
         check_eq!(stat["mode"], json!(0o666), "mode of /dev/{name}");
     }
     let usable = &paths[..5];
@@ -293,7 +300,11 @@ fn default_devices_in_a_user_namespace(ctx: &Context) -> Outcome {
     let paths: Vec<String> = DEVICES.iter().map(|d| format!("/dev/{}", d.0)).collect();
     let run = bundle.guest(&texts(&each("stat", &paths, &[]))).run()?.ok()?;
     for (stat, (name, major, minor)) in stats(&run).iter().zip(DEVICES) {
-        check_eq!((&stat["kind"], &stat["major"], &stat["minor"]), (&json!("c"), &json!(major), &json!(minor)), "/dev/{name}");
+        check_eq!(
+            (&stat["kind"], &stat["major"], &stat["minor"]),
+            (&json!("c"), &json!(major), &json!(minor)),
+            "/dev/{name}"
+        );
     }
     let run = bundle.guest(&["open", "/dev/null", "rw"]).run()?.ok()?;
     check_eq!(run.said("open")?["errno"], json!(0), "errno of opening /dev/null");
@@ -331,7 +342,8 @@ fn device_fifo(ctx: &Context) -> Outcome {
 }
 
 fn device_owner_and_mode(ctx: &Context) -> Outcome {
-    let device = json!({"path": "/dev/extra", "type": "c", "major": 1, "minor": 3, "fileMode": 0o640, "uid": 11, "gid": 22});
+    let device =
+        json!({"path": "/dev/extra", "type": "c", "major": 1, "minor": 3, "fileMode": 0o640, "uid": 11, "gid": 22});
     let stat = one_device(ctx, device)?;
     check_eq!((&stat["mode"], &stat["uid"], &stat["gid"]), (&json!(0o640), &json!(11), &json!(22)), "/dev/extra");
     Ok(())

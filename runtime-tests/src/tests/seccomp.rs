@@ -80,12 +80,20 @@ fn getpgid_errno(ctx: &Context, rule: Value) -> Outcome<i64> {
 }
 
 fn act_errno(ctx: &Context) -> Outcome {
-    check_eq!(getpgid_errno(ctx, json!({"names": ["getpgid"], "action": "SCMP_ACT_ERRNO"}))?, i64::from(libc::EPERM), "errno");
+    check_eq!(
+        getpgid_errno(ctx, json!({"names": ["getpgid"], "action": "SCMP_ACT_ERRNO"}))?,
+        i64::from(libc::EPERM),
+        "errno"
+    );
     Ok(())
 }
 
 fn act_errno_value(ctx: &Context) -> Outcome {
-    check_eq!(getpgid_errno(ctx, json!({"names": ["getpgid"], "action": "SCMP_ACT_ERRNO", "errnoRet": 99}))?, 99, "errno");
+    check_eq!(
+        getpgid_errno(ctx, json!({"names": ["getpgid"], "action": "SCMP_ACT_ERRNO", "errnoRet": 99}))?,
+        99,
+        "errno"
+    );
     Ok(())
 }
 
@@ -134,15 +142,104 @@ fn act_log(ctx: &Context) -> Outcome {
 
 /// Everything is refused but what the guest needs, found by trying.
 const NEEDED: &[&str] = &[
-    "access", "arch_prctl", "brk", "capget", "clock_gettime", "clone", "clone3", "close", "close_range", "dup", "dup2", "dup3",
-    "epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_wait", "eventfd2", "execve", "execveat", "exit", "exit_group", "faccessat",
-    "faccessat2", "fchdir", "fchown", "fcntl", "fstat", "fstatfs", "futex", "getcwd", "getdents64", "getegid", "geteuid", "getgid",
-    "getpid", "getppid", "getrandom", "gettid", "getuid", "ioctl", "kill", "lseek", "madvise", "membarrier", "mmap", "mprotect",
-    "mremap", "munmap", "nanosleep", "newfstatat", "open", "openat", "openat2", "pidfd_open", "pidfd_send_signal", "pipe2", "poll",
-    "ppoll", "prctl", "prlimit64", "pread64", "read", "readlink", "readlinkat", "recvfrom", "recvmsg", "restart_syscall", "rseq",
-    "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "rt_sigsuspend", "sched_getaffinity", "sched_yield", "seccomp", "sendmsg",
-    "sendto", "set_robust_list", "set_tid_address", "setgid", "setgroups", "setresgid", "setresuid", "setsid", "setuid",
-    "sigaltstack", "stat", "statfs", "statx", "tgkill", "umask", "uname", "unlink", "unlinkat", "wait4", "waitid", "write", "writev",
+    "access",
+    "arch_prctl",
+    "brk",
+    "capget",
+    "clock_gettime",
+    "clone",
+    "clone3",
+    "close",
+    "close_range",
+    "dup",
+    "dup2",
+    "dup3",
+    "epoll_create1",
+    "epoll_ctl",
+    "epoll_pwait",
+    "epoll_wait",
+    "eventfd2",
+    "execve",
+    "execveat",
+    "exit",
+    "exit_group",
+    "faccessat",
+    "faccessat2",
+    "fchdir",
+    "fchown",
+    "fcntl",
+    "fstat",
+    "fstatfs",
+    "futex",
+    "getcwd",
+    "getdents64",
+    "getegid",
+    "geteuid",
+    "getgid",
+    "getpid",
+    "getppid",
+    "getrandom",
+    "gettid",
+    "getuid",
+    "ioctl",
+    "kill",
+    "lseek",
+    "madvise",
+    "membarrier",
+    "mmap",
+    "mprotect",
+    "mremap",
+    "munmap",
+    "nanosleep",
+    "newfstatat",
+    "open",
+    "openat",
+    "openat2",
+    "pidfd_open",
+    "pidfd_send_signal",
+    "pipe2",
+    "poll",
+    "ppoll",
+    "prctl",
+    "prlimit64",
+    "pread64",
+    "read",
+    "readlink",
+    "readlinkat",
+    "recvfrom",
+    "recvmsg",
+    "restart_syscall",
+    "rseq",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "rt_sigsuspend",
+    "sched_getaffinity",
+    "sched_yield",
+    "seccomp",
+    "sendmsg",
+    "sendto",
+    "set_robust_list",
+    "set_tid_address",
+    "setgid",
+    "setgroups",
+    "setresgid",
+    "setresuid",
+    "setsid",
+    "setuid",
+    "sigaltstack",
+    "stat",
+    "statfs",
+    "statx",
+    "tgkill",
+    "umask",
+    "uname",
+    "unlink",
+    "unlinkat",
+    "wait4",
+    "waitid",
+    "write",
+    "writev",
 ];
 
 fn strict(extra: &[&str], action: &str) -> Value {
@@ -172,7 +269,8 @@ fn default_errno_ret(ctx: &Context) -> Outcome {
 
 /// For each value of the first argument of setpriority(2) whether the filter (errno 99) caught it.
 fn caught(ctx: &Context, condition: Value, values: &[&str]) -> Outcome<Vec<bool>> {
-    let profile = rules(json!([{"names": ["setpriority"], "action": "SCMP_ACT_ERRNO", "errnoRet": 99, "args": [condition]}]));
+    let profile =
+        rules(json!([{"names": ["setpriority"], "action": "SCMP_ACT_ERRNO", "errnoRet": 99, "args": [condition]}]));
     let mut words = vec![];
     for value in values {
         // 1000 is no valid `which`: uncaught calls fail with EINVAL.
@@ -231,8 +329,16 @@ fn op_64_bits(ctx: &Context) -> Outcome {
     let big = "0x100000005";
     let condition = |op: &str| json!({"index": 1, "value": 0x1_0000_0005u64, "op": op});
     check_eq!(caught(ctx, condition("SCMP_CMP_EQ"), &["5", big])?, [false, true], "equal");
-    check_eq!(caught(ctx, condition("SCMP_CMP_GT"), &["9", "0x100000006", "0x200000000"])?, [false, true, true], "greater");
-    check_eq!(caught(ctx, condition("SCMP_CMP_LT"), &["9", "0x100000004", "0x200000000"])?, [true, true, false], "less");
+    check_eq!(
+        caught(ctx, condition("SCMP_CMP_GT"), &["9", "0x100000006", "0x200000000"])?,
+        [false, true, true],
+        "greater"
+    );
+    check_eq!(
+        caught(ctx, condition("SCMP_CMP_LT"), &["9", "0x100000004", "0x200000000"])?,
+        [true, true, false],
+        "less"
+    );
     check_eq!(caught(ctx, condition("SCMP_CMP_LE"), &[big, "0x100000006", "0"])?, [true, false, true], "less or equal");
     Ok(())
 }
@@ -243,8 +349,23 @@ fn several_arguments(ctx: &Context) -> Outcome {
     ]}]));
     let mut bundle = ctx.bundle()?;
     with(&mut bundle, profile).guest(&[
-        "syscall", SETPRIORITY, "1000", "5", "6", ",", "syscall", SETPRIORITY, "1000", "5", "7", ",", "syscall", SETPRIORITY,
-        "1000", "4", "6",
+        "syscall",
+        SETPRIORITY,
+        "1000",
+        "5",
+        "6",
+        ",",
+        "syscall",
+        SETPRIORITY,
+        "1000",
+        "5",
+        "7",
+        ",",
+        "syscall",
+        SETPRIORITY,
+        "1000",
+        "4",
+        "6",
     ]);
     let seen: Vec<bool> = bundle.run()?.ok()?.lines().iter().map(|l| l["syscall"]["errno"] == json!(99)).collect();
     check_eq!(seen, [true, false, false], "caught of (5,6), (5,7), (4,6)");
@@ -259,8 +380,23 @@ fn one_argument_twice(ctx: &Context) -> Outcome {
     ]}]));
     let mut bundle = ctx.bundle()?;
     with(&mut bundle, profile).guest(&[
-        "syscall", SETPRIORITY, "1000", "5", "0", ",", "syscall", SETPRIORITY, "1000", "6", "0", ",", "syscall", SETPRIORITY,
-        "1000", "7", "0",
+        "syscall",
+        SETPRIORITY,
+        "1000",
+        "5",
+        "0",
+        ",",
+        "syscall",
+        SETPRIORITY,
+        "1000",
+        "6",
+        "0",
+        ",",
+        "syscall",
+        SETPRIORITY,
+        "1000",
+        "7",
+        "0",
     ]);
     let seen: Vec<bool> = bundle.run()?.ok()?.lines().iter().map(|l| l["syscall"]["errno"] == json!(99)).collect();
     check_eq!(seen, [true, false, true], "caught of 5, 6, 7");
@@ -287,8 +423,29 @@ fn several_rules(ctx: &Context) -> Outcome {
     };
     let mut bundle = ctx.bundle()?;
     with(&mut bundle, rules(json!([one(1, 91), one(2, 92), one(3, 93)]))).guest(&[
-        "syscall", SETPRIORITY, "1000", "1", "0", ",", "syscall", SETPRIORITY, "1000", "2", "0", ",", "syscall", SETPRIORITY,
-        "1000", "3", "0", ",", "syscall", SETPRIORITY, "1000", "4", "0",
+        "syscall",
+        SETPRIORITY,
+        "1000",
+        "1",
+        "0",
+        ",",
+        "syscall",
+        SETPRIORITY,
+        "1000",
+        "2",
+        "0",
+        ",",
+        "syscall",
+        SETPRIORITY,
+        "1000",
+        "3",
+        "0",
+        ",",
+        "syscall",
+        SETPRIORITY,
+        "1000",
+        "4",
+        "0",
     ]);
     let seen: Vec<i64> = bundle.run()?.ok()?.lines().iter().filter_map(|l| l["syscall"]["errno"].as_i64()).collect();
     check_eq!(seen, [91, 92, 93, libc::EINVAL.into()], "errno of 1, 2, 3, 4");
@@ -296,7 +453,8 @@ fn several_rules(ctx: &Context) -> Outcome {
 }
 
 fn unknown_calls(ctx: &Context) -> Outcome {
-    let rule = json!({"names": ["not_a_system_call", "getpgid", "nor_this"], "action": "SCMP_ACT_ERRNO", "errnoRet": 98});
+    let rule =
+        json!({"names": ["not_a_system_call", "getpgid", "nor_this"], "action": "SCMP_ACT_ERRNO", "errnoRet": 98});
     check_eq!(getpgid_errno(ctx, rule)?, 98, "errno");
     Ok(())
 }
@@ -401,7 +559,11 @@ fn little(ctx: &Context) -> Outcome {
             "read", "fcntl", "close_range"],
     }]});
     let mut bundle = ctx.bundle()?;
-    with(&mut bundle, profile).set("/process/noNewPrivileges", true).guest(&["print", "alive"]).run()?.prints("alive\n")?;
+    with(&mut bundle, profile)
+        .set("/process/noNewPrivileges", true)
+        .guest(&["print", "alive"])
+        .run()?
+        .prints("alive\n")?;
     Ok(())
 }
 
@@ -414,13 +576,31 @@ fn large_profile(ctx: &Context) -> Outcome {
         list.push(json!({"names": ["setpriority"], "action": "SCMP_ACT_ALLOW",
             "args": [{"index": 1, "value": value, "op": "SCMP_CMP_EQ"}]}));
     }
-    let names: Vec<String> = ["bpf", "mount", "umount2", "swapon", "reboot", "kexec_load", "init_module", "acct", "ptrace"]
-        .iter().map(|n| (*n).to_owned()).collect();
+    let names: Vec<String> =
+        ["bpf", "mount", "umount2", "swapon", "reboot", "kexec_load", "init_module", "acct", "ptrace"]
+            .iter()
+            .map(|n| (*n).to_owned())
+            .collect();
     list.push(json!({"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": 38}));
     profile["syscalls"] = json!(list);
     let mut bundle = ctx.bundle()?;
     with(&mut bundle, profile).guest(&[
-        "syscall", SETPRIORITY, "1000", "8", "0", ",", "syscall", SETPRIORITY, "1000", "9", "0", ",", "syscall", "165", "0", "0",
+        "syscall",
+        SETPRIORITY,
+        "1000",
+        "8",
+        "0",
+        ",",
+        "syscall",
+        SETPRIORITY,
+        "1000",
+        "9",
+        "0",
+        ",",
+        "syscall",
+        "165",
+        "0",
+        "0",
     ]);
     let seen: Vec<i64> = bundle.run()?.ok()?.lines().iter().filter_map(|l| l["syscall"]["errno"].as_i64()).collect();
     check_eq!(seen, [libc::EINVAL.into(), libc::EPERM.into(), 38], "errno of an allowed value, another, and mount");
@@ -453,10 +633,17 @@ fn receive(ctx: &Context, socket: &UnixListener) -> Outcome<Received> {
         (message.bytes, fds)
     };
     bytes.truncate(count);
-    let mut rest = vec![];
-    stream.read_to_end(&mut rest)?;
-    bytes.extend(rest);
-    let state: Value = serde_json::from_slice(&bytes)?;
+    // A runtime may send the rest later, and may keep the connection open.
+    let mut chunk = [0; 65536];
+    let state: Value = loop {
+        match serde_json::from_slice(&bytes) {
+            Ok(state) => break state,
+            Err(e) => match stream.read(&mut chunk)? {
+                0 => return Err(e.into()),
+                more => bytes.extend_from_slice(&chunk[..more]),
+            },
+        }
+    };
     let names = state["fds"].as_array().cloned().unwrap_or_default();
     let at = names.iter().position(|n| n == "seccompFd").ok_or_else(|| format!("no seccompFd among {names:?}"))?;
     let listener = fds.into_iter().nth(at).ok_or("the descriptor is missing")?;

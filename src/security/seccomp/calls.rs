@@ -57,7 +57,7 @@ pub(super) struct Inner {
     /// The one that Linux numbers: `socketcall` or `ipc`.
     pub outer: Outer,
     /// Its first argument (linux/net.h `SYS_*`, linux/ipc.h).
-    pub selector: u64,
+    pub selector: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,303 @@
+//! The overlay root: `--overlay`, and the annotations `org.kelson.overlay.*`.
+
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use crate::harness::{Bundle, Context, Outcome, Test, json};
+use crate::{check, check_eq, sys};
+
+pub const TESTS: &[Test] = &[
+    Test { name: "option_of_run", run: option_of_run },
+    Test { name: "option_of_create", run: option_of_create },
+    Test { name: "annotation_with_one_layer", run: one_layer },
+    Test { name: "private_layer_vanishes", run: private_layer_vanishes },
+    Test { name: "upper_layer_keeps_what_is_written", run: upper_layer },
+    Test { name: "topmost_layer_wins", run: topmost_wins },
+    Test { name: "removal_is_a_whiteout_in_the_upper_layer", run: whiteout },
+    Test { name: "whiteout_in_a_layer_hides", run: whiteout_in_layer },
+    Test { name: "opaque_directory_hides_what_is_below", run: opaque },
+    Test { name: "two_containers_share_layers", run: shared_layers },
+    Test { name: "hundred_layers", run: hundred_layers },
+    Test { name: "paths_with_colon_comma_and_more", run: odd_paths },
+    Test { name: "paths_of_300_bytes", run: long_paths },
+    Test { name: "hundred_layers_with_long_odd_paths", run: hundred_odd },
+    Test { name: "upper_path_with_odd_characters", run: odd_upper },
+    Test { name: "nothing_is_mounted_on_the_host", run: not_on_the_host },
+    Test { name: "with_a_read_only_root", run: read_only },
+    Test { name: "with_a_user_namespace", run: user_namespace },
+    Test { name: "seen_by_exec", run: seen_by_exec },
+    Test { name: "mounts_go_on_top", run: mounts_on_top },
+    Test { name: "with_pivot_and_propagation", run: propagation },
+    Test { name: "layer_given_twice", run: layer_twice },
+    Test { name: "failed_create_leaves_nothing", run: failed_create },
+];
+
+/// An empty directory with these files: (name, content).
+fn layer(ctx: &Context, name: &str, files: &[(&str, &str)]) -> Outcome<PathBuf> {
+    let dir = ctx.new_dir(name)?;
+    for (file, content) in files {
+        if let Some(parent) = Path::new(file).parent() {
+            fs::create_dir_all(dir.join(parent))?;
+        }
+        fs::write(dir.join(file), content)?;
+    }
+    Ok(dir)
+}
+
+/// A bundle over these layers, topmost first; its own rootfs, which has the guest, is the lowest.
+fn over<'c>(ctx: &'c Context, layers: &[PathBuf]) -> Outcome<Bundle<'c>> {
+    ctx.need_kelson("an overlay root")?;
+    let mut bundle = ctx.bundle()?;
+    let mut all = layers.to_vec();
+    all.push(bundle.rootfs.clone());
+    bundle.set("/annotations", json!({"org.kelson.overlay.lower": json!(all).to_string()}));
+    Ok(bundle)
+}
+
+fn with_upper(ctx: &Context, bundle: &mut Bundle, name: &str) -> Outcome<PathBuf> {
+    let dir = ctx.new_dir(name)?;
+    for part in ["upper", "work"] {
+        fs::create_dir(dir.join(part))?;
+    }
+    bundle.set("/annotations/org.kelson.overlay.upper", json!(dir.join("upper")));
+    bundle.set("/annotations/org.kelson.overlay.work", json!(dir.join("work")));
+    Ok(dir.join("upper"))
+}
+
+/// Content of a file as the container sees it.
+fn content(bundle: &mut Bundle, path: &str) -> Outcome<String> {
+    let seen = bundle.guest(&["read", path]).run()?.ok()?.said("read")?;
+    check_eq!(seen["errno"], json!(0), "errno of reading {path}");
+    Ok(seen["text"].as_str().unwrap_or_default().to_owned())
+}
+
+fn option_of_run(ctx: &Context) -> Outcome {
+    ctx.need_kelson("an overlay root")?;
+    let mut bundle = ctx.bundle()?;
+    let run = bundle.option("--overlay").guest(&["report", ",", "write", "/new", "x"]).run()?.ok()?;
+    check_eq!(run.report()?.mount("/")?.fs_type, "overlay", "file system of /");
+    check_eq!(run.said("write")?["errno"], json!(0), "errno of writing");
+    check!(!bundle.rootfs.join("new").exists(), "the bundle's rootfs was written to");
+    Ok(())
+}
+
+fn option_of_create(ctx: &Context) -> Outcome {
+    ctx.need_kelson("an overlay root")?;
+    let mut bundle = ctx.bundle()?;
+    let mut container =
+        bundle.option("--overlay").guest(&["report", ",", "write", "/new", "x", ",", "sleep"]).start()?;
+    check_eq!(container.report()?.mount("/")?.fs_type, "overlay", "file system of /");
+    container.hear("write")?;
+    check!(!bundle.rootfs.join("new").exists(), "the bundle's rootfs was written to");
+    container.end()
+}
+
+fn one_layer(ctx: &Context) -> Outcome {
+    let mut bundle = over(ctx, &[])?;
+    let seen = bundle.report()?.mount("/")?;
+    check_eq!(seen.fs_type, "overlay", "file system of /");
+    Ok(())
+}
+
+fn private_layer_vanishes(ctx: &Context) -> Outcome {
+    let mut bundle = over(ctx, &[])?;
+    bundle.guest(&["write", "/etc/new", "x"]).run()?.ok()?;
+    let seen = bundle.guest(&["read", "/etc/new"]).run()?.ok()?.said("read")?;
+    check_eq!(seen["errno"], json!(libc::ENOENT), "errno of reading what an earlier container wrote");
+    check!(!bundle.rootfs.join("etc/new").exists(), "the layer was written to");
+    Ok(())
+}
+
+fn upper_layer(ctx: &Context) -> Outcome {
+    let mut bundle = over(ctx, &[])?;
+    let upper = with_upper(ctx, &mut bundle, "up")?;
+    bundle.guest(&["write", "/etc/new", "kept"]).run()?.ok()?;
+    check_eq!(fs::read_to_string(upper.join("etc/new"))?, "kept", "the file in the upper directory");
+    check!(!bundle.rootfs.join("etc/new").exists(), "the layer was written to");
+    check_eq!(content(&mut bundle, "/etc/new")?, "kept", "what the next container sees");
+    Ok(())
+}
+
+fn topmost_wins(ctx: &Context) -> Outcome {
+    let top = layer(ctx, "top", &[("etc/who", "top"), ("only-top", "1")])?;
+    let middle = layer(ctx, "middle", &[("etc/who", "middle"), ("etc/two", "middle")])?;
+    let mut bundle = over(ctx, &[top, middle])?;
+    bundle.file("/etc/two", "bottom")?;
+    bundle.file("/etc/three", "bottom")?;
+    check_eq!(content(&mut bundle, "/etc/who")?, "top", "/etc/who");
+    check_eq!(content(&mut bundle, "/etc/two")?, "middle", "/etc/two");
+    check_eq!(content(&mut bundle, "/etc/three")?, "bottom", "/etc/three");
+    Ok(())
+}
+
+fn whiteout(ctx: &Context) -> Outcome {
+    let mut bundle = over(ctx, &[])?;
+    let upper = with_upper(ctx, &mut bundle, "up")?;
+    bundle.file("/etc/doomed", "x")?;
+    let run = bundle.guest(&["remove", "/etc/doomed", ",", "ls", "/etc"]).run()?.ok()?;
+    check_eq!(run.said("remove")?["errno"], json!(0), "errno of removing");
+    check!(!run.said("ls")?.to_string().contains("doomed"), "still there: {}", run.said("ls")?);
+    check!(bundle.rootfs.join("etc/doomed").exists(), "removed from the layer");
+    let kind = fs::symlink_metadata(upper.join("etc/doomed"))?.file_type();
+    check!(kind.is_char_device(), "no whiteout in the upper directory: {kind:?}");
+    Ok(())
+}
+
+fn whiteout_in_layer(ctx: &Context) -> Outcome {
+    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+    let top = layer(ctx, "top", &[("etc/other", "1")])?;
+    mknod(&top.join("etc/hidden"), SFlag::S_IFCHR, Mode::empty(), makedev(0, 0))?;
+    let mut bundle = over(ctx, &[top])?;
+    bundle.file("/etc/hidden", "x")?;
+    let seen = bundle.guest(&["read", "/etc/hidden"]).run()?.ok()?.said("read")?;
+    check_eq!(seen["errno"], json!(libc::ENOENT), "errno of reading a file that a layer removed");
+    Ok(())
+}
+
+fn opaque(ctx: &Context) -> Outcome {
+    let top = layer(ctx, "top", &[("srv/new", "1")])?;
+    sys::set_attribute(&top.join("srv"), c"trusted.overlay.opaque", b"y")?;
+    let mut bundle = over(ctx, &[top])?;
+    bundle.file("/srv/old", "x")?;
+    check_eq!(bundle.guest(&["ls", "/srv"]).run()?.ok()?.said("ls")?, json!(["new"]), "entries of an opaque directory");
+    Ok(())
+}
+
+fn shared_layers(ctx: &Context) -> Outcome {
+    let mut one = over(ctx, &[])?;
+    let first = one.guest(&["write", "/etc/mine", "first", ",", "sleep"]).start()?;
+    let mut two = ctx.bundle()?;
+    two.set("/annotations", one.config["annotations"].clone());
+    let second = two.guest(&["write", "/etc/mine", "second", ",", "sleep"]).start()?;
+    let read = |c: &crate::harness::Container| -> Outcome<String> {
+        let mut text = String::new();
+        crate::harness::eventually(ctx.patience, "the file is written", || {
+            let seen = c.exec(&["read", "/etc/mine"]).ok()?.said("read").ok()?;
+            text = seen["text"].as_str().unwrap_or_default().to_owned();
+            (!text.is_empty()).then_some(())
+        })?;
+        Ok(text)
+    };
+    check_eq!(read(&first)?, "first", "the first container's file");
+    check_eq!(read(&second)?, "second", "the second container's file");
+    first.end()?;
+    second.end()
+}
+
+/// This many layers, each with a file of its number; all of them are seen.
+fn many(ctx: &Context, count: usize, name: &str) -> Outcome {
+    let mut layers = vec![];
+    for i in 0..count {
+        let number = i.to_string();
+        layers.push(layer(ctx, name, &[("number", number.as_str()), (&format!("layer{i}"), "x")])?);
+    }
+    let mut bundle = over(ctx, &layers)?;
+    let seen = bundle.guest(&["ls", "/", ",", "read", "/number"]).run()?.ok()?;
+    let names = seen.said("ls")?;
+    let found =
+        names.as_array().into_iter().flatten().filter(|n| n.as_str().is_some_and(|n| n.starts_with("layer"))).count();
+    check_eq!(found, count, "layers that are seen");
+    check_eq!(seen.said("read")?["text"], json!("0"), "content of the topmost");
+    Ok(())
+}
+
+fn hundred_layers(ctx: &Context) -> Outcome {
+    many(ctx, 100, "layer")
+}
+
+const ODD: &str = "a:b,c d\\e=f'g\"h%i+ü";
+
+fn odd_paths(ctx: &Context) -> Outcome {
+    many(ctx, 3, ODD)
+}
+
+fn long_paths(ctx: &Context) -> Outcome {
+    many(ctx, 3, &format!("{}/{}", "x".repeat(150), "y".repeat(150)))
+}
+
+fn hundred_odd(ctx: &Context) -> Outcome {
+    many(ctx, 100, &format!("{}:{}/{},{}", "x".repeat(75), "x".repeat(75), "y".repeat(75), "y".repeat(75)))
+}
+
+fn odd_upper(ctx: &Context) -> Outcome {
+    let mut bundle = over(ctx, &[])?;
+    let upper = with_upper(ctx, &mut bundle, &format!("{ODD}/{}", "z".repeat(200)))?;
+    bundle.guest(&["write", "/etc/new", "kept"]).run()?.ok()?;
+    check_eq!(fs::read_to_string(upper.join("etc/new"))?, "kept", "the file in the upper directory");
+    Ok(())
+}
+
+fn not_on_the_host(ctx: &Context) -> Outcome {
+    let mut bundle = over(ctx, &[])?;
+    let container = bundle.guest(&["sleep"]).start()?;
+    let text = fs::read_to_string("/proc/self/mountinfo")?;
+    let named: Vec<&str> = text.lines().filter(|l| l.contains(&*ctx.dir.to_string_lossy())).collect();
+    check!(named.is_empty(), "mounts on the host: {named:?}");
+    check!(!text.contains(" - overlay kelson"), "an overlay on the host: {text}");
+    container.end()
+}
+
+fn read_only(ctx: &Context) -> Outcome {
+    let mut bundle = over(ctx, &[])?;
+    let run =
+        bundle.privileged().set("/root/readonly", true).guest(&["report", ",", "write", "/new", "x"]).run()?.ok()?;
+    check_eq!(run.said("write")?["errno"], json!(libc::EROFS), "errno of writing");
+    check!(run.report()?.mount("/")?.has("ro"), "/ is not read-only");
+    Ok(())
+}
+
+fn user_namespace(ctx: &Context) -> Outcome {
+    let mut bundle = over(ctx, &[])?;
+    bundle.user_namespace(&[(0, 100_000, 65536)])?;
+    let run = bundle.guest(&["report", ",", "write", "/new", "x", ",", "stat", "/new"]).run()?.ok()?;
+    check_eq!(run.report()?.mount("/")?.fs_type, "overlay", "file system of /");
+    check_eq!(run.said("write")?["errno"], json!(0), "errno of writing");
+    check_eq!(run.said("stat")?["uid"], json!(0), "owner of the new file");
+    Ok(())
+}
+
+fn seen_by_exec(ctx: &Context) -> Outcome {
+    let top = layer(ctx, "top", &[("etc/who", "top")])?;
+    let mut bundle = over(ctx, &[top])?;
+    let container = bundle.guest(&["sleep"]).start()?;
+    let seen = container.exec(&["read", "/etc/who"])?.ok()?.said("read")?;
+    check_eq!(seen["text"], json!("top"), "what exec sees");
+    container.end()
+}
+
+fn mounts_on_top(ctx: &Context) -> Outcome {
+    let mut bundle = over(ctx, &[])?;
+    let dir = layer(ctx, "bound", &[("file", "bound")])?;
+    bundle.mount("/not/there/before", "bind", &dir, &["bind"]).mount("/tmp", "tmpfs", "tmpfs", &["mode=1777"]);
+    check_eq!(content(&mut bundle, "/not/there/before/file")?, "bound", "a bind on a directory that no layer has");
+    check!(!bundle.rootfs.join("not").exists(), "the mount point was made in the layer");
+    Ok(())
+}
+
+fn propagation(ctx: &Context) -> Outcome {
+    let mut bundle = over(ctx, &[])?;
+    bundle.set("/linux/rootfsPropagation", "rslave").option("--no-pivot");
+    check_eq!(bundle.report()?.mount("/")?.fs_type, "overlay", "file system of /");
+    Ok(())
+}
+
+/// The kernel refuses it (ELOOP): the error says which layer.
+fn layer_twice(ctx: &Context) -> Outcome {
+    let top = layer(ctx, "top", &[("x", "1")])?;
+    let mut bundle = over(ctx, &[top.clone(), top])?;
+    let run = bundle.run()?;
+    if run.code != 0 {
+        run.fails_saying(&["overlay"])?;
+    }
+    Ok(())
+}
+
+fn failed_create(ctx: &Context) -> Outcome {
+    let mut bundle = over(ctx, &[])?;
+    let upper = with_upper(ctx, &mut bundle, "up")?;
+    bundle.set("/process/args", json!(["/no/such/program"])).run()?.fails()?;
+    check!(ctx.state_entries().is_empty(), "a container is left");
+    check!(upper.is_dir(), "the upper directory is gone");
+    Ok(())
+}
