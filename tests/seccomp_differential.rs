@@ -5,6 +5,7 @@
 //! says why. `KELSON_SEED` repeats a run, `KELSON_PROFILES` makes it longer.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::Read;
 
 use kelson::security::seccomp::{Action, Arch, Arg, Instruction, Operator, Profile, Program, Rule, compile, number};
@@ -163,9 +164,11 @@ fn some_profile(random: &mut Random, all: &[&'static str], big_endian: bool) -> 
 struct Reference<'a> {
     profile: &'a Profile<'a>,
     arches: Vec<Arch>,
+    /// For each architecture, the rules that speak of a number; none where they are those of the default.
+    rules: Vec<BTreeMap<u32, Vec<Candidate>>>,
 }
 
-/// A rule, or a part of one, that speaks of a certain call.
+/// A rule, or a part of one, that speaks of a certain number.
 struct Candidate {
     conditions: Vec<Arg>,
     verdict: u32,
@@ -233,11 +236,55 @@ fn selector(name: &str) -> Option<(&'static str, u64)> {
     socket.or_else(|| ipc.iter().find(|(known, _)| *known == name).map(|(_, selector)| ("ipc", *selector)))
 }
 
+/// The rules of `profile` for each number of `arch` that it names.
+fn rules_of(profile: &Profile<'_>, arch: Arch) -> BTreeMap<u32, Vec<Candidate>> {
+    let default = verdict(profile.default_action, profile.default_errno);
+    let mask = if facts(arch).2 == 32 { 0xffff_ffff } else { u64::MAX };
+    let mut found: BTreeMap<u32, Vec<Candidate>> = BTreeMap::new();
+    for rule in &profile.rules {
+        let verdict = verdict(rule.action, rule.errno);
+        let repeated = rule.args.iter().enumerate().any(|(i, a)| rule.args[..i].iter().any(|b| a.index == b.index));
+        let alternatives: Vec<Vec<Arg>> =
+            if repeated { rule.args.iter().map(|arg| vec![*arg]).collect() } else { vec![rule.args.clone()] };
+        for name in &rule.names {
+            let direct = number(name, arch).map(|number| (number, None));
+            let behind = selector(name).and_then(|(outer, value)| Some((number(outer, arch)?, Some(value))));
+            for (number, selector) in behind.into_iter().chain(direct) {
+                let found = found.entry(number).or_default();
+                for conditions in alternatives.iter().filter(|_| verdict != default) {
+                    let mut conditions = conditions.clone();
+                    if let Some(value) = selector {
+                        conditions.retain(|arg| arg.index != 0);
+                        conditions.push(Arg { index: 0, value, value_two: 0, op: Operator::Equal });
+                    }
+                    conditions.retain(|arg| arg.op != Operator::MaskedEqual || arg.value & mask != 0);
+                    conditions.sort_by_key(|arg| arg.index);
+                    for arg in &mut conditions {
+                        arg.value &= mask;
+                        arg.value_two &= arg.value;
+                    }
+                    found.push(Candidate { conditions, verdict });
+                }
+            }
+        }
+    }
+    found
+}
+
 impl<'a> Reference<'a> {
     fn new(profile: &'a Profile<'a>, native: Arch) -> Self {
         let mut arches = vec![native];
         arches.extend(profile.architectures.iter().filter(|arch| **arch != native));
-        Self { profile, arches }
+        let rules = arches.iter().map(|arch| rules_of(profile, *arch)).collect();
+        Self { profile, arches, rules }
+    }
+
+    fn rules(&self, arch: Arch) -> &BTreeMap<u32, Vec<Candidate>> {
+        &self.rules[self.arches.iter().position(|other| *other == arch).unwrap()]
+    }
+
+    fn candidates(&self, call: &Call, arch: Arch) -> &[Candidate] {
+        self.rules(arch).get(&call.number).map_or(&[], Vec::as_slice)
     }
 
     /// The architecture that a call belongs to.
@@ -249,45 +296,6 @@ impl<'a> Reference<'a> {
         self.arches.iter().find(|arch| skipped(arch)).or_else(|| self.arches.iter().find(|arch| fits(arch))).copied()
     }
 
-    fn candidates(&self, call: &Call, arch: Arch) -> Vec<Candidate> {
-        let mut found: Vec<Candidate> = vec![];
-        for rule in &self.profile.rules {
-            let verdict = verdict(rule.action, rule.errno);
-            if verdict == self.default() {
-                continue;
-            }
-            let repeated = rule.args.iter().enumerate().any(|(i, a)| rule.args[..i].iter().any(|b| a.index == b.index));
-            let alternatives: Vec<Vec<Arg>> =
-                if repeated { rule.args.iter().map(|arg| vec![*arg]).collect() } else { vec![rule.args.clone()] };
-            for name in &rule.names {
-                for conditions in &alternatives {
-                    if let Some((outer, selector)) = selector(name)
-                        && number(outer, arch) == Some(call.number)
-                    {
-                        let selector = Arg { index: 0, value: selector, value_two: 0, op: Operator::Equal };
-                        let mut conditions: Vec<Arg> =
-                            conditions.iter().filter(|arg| arg.index != 0).copied().collect();
-                        conditions.push(selector);
-                        found.push(Candidate { conditions, verdict });
-                    }
-                    if number(name, arch) == Some(call.number) {
-                        found.push(Candidate { conditions: conditions.clone(), verdict });
-                    }
-                }
-            }
-        }
-        let mask = if facts(arch).2 == 32 { 0xffff_ffff } else { u64::MAX };
-        for candidate in &mut found {
-            candidate.conditions.retain(|arg| arg.op != Operator::MaskedEqual || arg.value & mask != 0);
-            candidate.conditions.sort_by_key(|arg| arg.index);
-            for arg in &mut candidate.conditions {
-                arg.value &= mask;
-                arg.value_two &= arg.value;
-            }
-        }
-        found
-    }
-
     fn default(&self) -> u32 {
         verdict(self.profile.default_action, self.profile.default_errno)
     }
@@ -295,9 +303,9 @@ impl<'a> Reference<'a> {
     /// A call and the rules for it, to be read by people.
     fn describe(&self, call: &Call) -> String {
         let mut text = format!("{call:x?}, {:?}, default {:#x}", self.arch(call), self.default());
-        for candidate in self.arch(call).map_or(vec![], |arch| self.candidates(call, arch)) {
+        for candidate in self.arch(call).map_or(&[][..], |arch| self.candidates(call, arch)) {
             text += &format!("\n  {:#x} if", candidate.verdict);
-            for Arg { index, value, value_two, op } in candidate.conditions {
+            for Arg { index, value, value_two, op } in &candidate.conditions {
                 text += &format!(" args[{index}] {op:?} {value:#x} {value_two:#x},");
             }
         }
@@ -308,29 +316,20 @@ impl<'a> Reference<'a> {
     /// `_db_tree_prune`) holds one rule of a call, or several with one equality each. Otherwise it may lose a rule: when
     /// of another the first condition holds and the second does not, or when they compare for order; or never end.
     fn suits_libseccomp(&self, arch: Arch) -> bool {
-        let names = self.profile.rules.iter().flat_map(|rule| &rule.names).map(|name| &**name);
-        names.chain(["socketcall", "ipc"]).filter_map(|name| number(name, arch)).all(|number| {
-            let candidates = self.candidates(&Call { number, audit: facts(arch).1, args: [0; 6] }, arch);
-            let simple = |candidate: &Candidate| match candidate.conditions.as_slice() {
-                [] => true,
-                [arg] => !is_ordered(arg.op),
-                _ => false,
-            };
-            candidates.len() < 2 || candidates.iter().all(simple)
-        })
+        let simple = |candidate: &Candidate| match candidate.conditions.as_slice() {
+            [] => true,
+            [arg] => !is_ordered(arg.op),
+            _ => false,
+        };
+        self.rules(arch).values().all(|candidates| candidates.len() < 2 || candidates.iter().all(simple))
     }
 
-    /// The highest number that the profile names, Arm's private calls apart.
+    /// Above the highest number that the profile names, Arm's private calls apart.
     fn is_newer(&self, call: &Call, arch: Arch) -> bool {
-        let private = arch == Arch::Arm && call.number >= 0xf_0000;
-        let names = self.profile.rules.iter().flat_map(|rule| &rule.names);
-        let names = names.flat_map(|name| [Some(&**name), selector(name).map(|(outer, _)| outer)]).flatten();
-        let numbers: Vec<u32> = names.filter_map(|name| number(name, arch)).collect();
-        let last = |private: bool| {
-            numbers.iter().copied().filter(|number| (arch == Arch::Arm && *number >= 0xf_0000) == private).max()
-        };
-        match (private, last(false), last(true)) {
-            (true, _, Some(last)) | (_, Some(last), _) => call.number > last,
+        let is_private = |number: u32| arch == Arch::Arm && number >= 0xf_0000;
+        let last = |private| self.rules(arch).keys().rev().find(|number| is_private(**number) == private);
+        match (is_private(call.number), last(false), last(true)) {
+            (true, _, Some(last)) | (_, Some(last), _) => call.number > *last,
             _ => false,
         }
     }
@@ -365,9 +364,9 @@ impl<'a> Reference<'a> {
         };
         let matching = candidates.iter().filter(|candidate| candidate.conditions.iter().all(holds));
         let verdicts: Vec<u32> = matching.map(|candidate| candidate.verdict).collect();
-        let excuse = libseccomp_differs(call, arch, &candidates, &verdicts);
+        let excuse = libseccomp_differs(call, arch, candidates, &verdicts);
         let mut order: Vec<&Candidate> = vec![];
-        for candidate in &candidates {
+        for candidate in candidates {
             let place = order.iter().position(|other| goes_before(candidate, other)).unwrap_or(order.len());
             order.insert(place, candidate);
         }
@@ -550,7 +549,7 @@ fn generated_profiles_mean_the_same_to_all() {
     let names: Vec<&'static str> = names.into_iter().map(|name| &*name.leak()).collect();
     let mut random = Random(seed);
     let mut compared = [0usize; 4];
-    let mut excuses = std::collections::BTreeMap::new();
+    let mut excuses = BTreeMap::new();
     for index in 0..profiles {
         let big_endian = random.one_in(5);
         let (profile, native) = some_profile(&mut random, &names, big_endian);

@@ -206,6 +206,8 @@ fn prepare(options: &Options, peer: Peer) -> Result<PathBuf, String> {
         match options.cgroup.as_deref().unwrap_or(default) {
             "v1" if hybrid => umount2("/sys/fs/cgroup/unified", MntFlags::empty())?,
             "v2" if !Layout::read().is_v2() => {
+                // The v1 hierarchies go from view, or they would still be listed in mountinfo.
+                umount2("/sys/fs/cgroup", MntFlags::MNT_DETACH)?;
                 mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), None::<&str>)?;
             }
             _ => {}

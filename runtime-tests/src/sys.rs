@@ -192,13 +192,34 @@ pub fn prctl_get(option: i32) -> Result<i32, Errno> {
     Errno::result(unsafe { libc::prctl(option, 0, 0, 0, 0) })
 }
 
-/// `sched_getattr(2)` of the caller: policy, flags, nice, priority, runtime, deadline, period.
-pub fn sched_attributes() -> Result<(u32, u64, i32, u32, u64, u64, u64), Errno> {
+/// What sched_getattr(2) tells.
+#[derive(Clone, Copy, Debug)]
+pub struct SchedAttributes {
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    /// Nanoseconds, as the other two.
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+}
+
+/// `sched_getattr(2)` of the caller.
+pub fn sched_attributes() -> Result<SchedAttributes, Errno> {
     let mut words = [0u64; 6];
     // SAFETY: the kernel writes at most the 48 bytes that are given as size.
     Errno::result(unsafe { libc::syscall(libc::SYS_sched_getattr, 0, words.as_mut_ptr(), 48, 0) })?;
-    let policy = (words[0] >> 32) as u32;
-    Ok((policy, words[1], words[2] as u32 as i32, (words[2] >> 32) as u32, words[3], words[4], words[5]))
+    // struct sched_attr: size and policy, flags, nice and priority, runtime, deadline, period.
+    Ok(SchedAttributes {
+        policy: (words[0] >> 32) as u32,
+        flags: words[1],
+        nice: words[2] as u32 as i32,
+        priority: (words[2] >> 32) as u32,
+        runtime: words[3],
+        deadline: words[4],
+        period: words[5],
+    })
 }
 
 /// `ioprio_get(2)` of the caller: class and level.

@@ -524,9 +524,9 @@ fn maps(path: &str) -> Vec<Vec<u64>> {
 
 fn scheduler() -> Value {
     match sys::sched_attributes() {
-        Ok((policy, flags, nice, priority, runtime, deadline, period)) => json!({
-            "policy": policy, "flags": flags, "nice": nice, "priority": priority, "runtime": runtime,
-            "deadline": deadline, "period": period,
+        Ok(a) => json!({
+            "policy": a.policy, "flags": a.flags, "nice": a.nice, "priority": a.priority, "runtime": a.runtime,
+            "deadline": a.deadline, "period": a.period,
         }),
         Err(_) => Value::Null,
     }

@@ -236,7 +236,12 @@ impl Running {
     /// # Errors
     /// It did not end within its deadline (it is killed then).
     pub fn wait(mut self) -> Outcome<Run> {
-        if !readable(&self.pidfd, self.deadline) {
+        let end = Instant::now() + self.deadline;
+        // A PID namespace ends only when orphans from outside of it are reaped: whoever waits for that would wait for us.
+        while !readable(&self.pidfd, Duration::from_millis(50)) && Instant::now() < end {
+            children::reap();
+        }
+        if !self.has_ended() {
             let stderr = self.stderr();
             self.end();
             return Err(Failure::Failed(format!(

@@ -470,27 +470,32 @@ fn without_dev<'c>(ctx: &'c Context) -> Outcome<Bundle<'c>> {
     Ok(bundle)
 }
 
-fn masks_are_null(run: &Run) -> Outcome<bool> {
-    if run.code != 0 {
+/// Creates the container and looks at /proc/keys from outside: what masks it must be the null device. Tells whether it was created.
+///
+/// From outside, because a runtime that is fooled may have taken away the guest's standard output too.
+fn mask_is_null(bundle: &mut Bundle<'_>) -> Outcome<bool> {
+    let mut container = bundle.container()?;
+    let create = container.create()?;
+    if create.code != 0 {
         return Ok(false);
     }
-    let text = run.said("read")?["text"].as_str().unwrap_or_default().to_owned();
-    check!(!text.contains("Linux version"), "the mask is a file of procfs that the image chose\n  {}", run.told());
-    let seen = run.said("stat")?;
-    let null = (json!("c"), json!(1), json!(3));
-    check_eq!((seen["kind"].clone(), seen["major"].clone(), seen["minor"].clone()), null, "what masks /proc/keys");
+    let keys = PathBuf::from(format!("/proc/{}/root/proc/keys", container.pid()?));
+    let meta = fs::metadata(&keys)?;
+    let text = fs::read_to_string(&keys)?;
+    container.delete_force()?.ok()?;
+    let begin: String = text.chars().take(40).collect();
+    check_eq!((meta.mode() & SFlag::S_IFMT.bits(), meta.rdev()), (SFlag::S_IFCHR.bits(), makedev(1, 3)), "mask ({begin:?})");
     Ok(true)
 }
 
 fn devnull_mask(ctx: &Context) -> Outcome {
     let mut bundle = without_dev(ctx)?;
     bundle.set("/linux/maskedPaths", json!(["/proc/keys"]));
-    bundle.guest(&["stat", "/proc/keys", ",", "read", "/proc/keys"]);
     for target in ["/proc/version", "../proc/version", "/etc/passwd"] {
         // A runtime may have replaced it by the device.
         let _ = fs::remove_file(bundle.rootfs.join("dev/null"));
         symlink(target, bundle.rootfs.join("dev/null"))?;
-        masks_are_null(&bundle.run()?)?;
+        mask_is_null(&mut bundle)?;
         let meta = fs::symlink_metadata(bundle.rootfs.join("etc/passwd"))?;
         check!(meta.is_file() && meta.len() > 0, "the link's target in the image was changed");
     }
@@ -500,18 +505,17 @@ fn devnull_mask(ctx: &Context) -> Outcome {
 fn devnull_race(ctx: &Context) -> Outcome {
     let mut bundle = without_dev(ctx)?;
     bundle.set("/linux/maskedPaths", json!(["/proc/keys"]));
-    bundle.guest(&["stat", "/proc/keys", ",", "read", "/proc/keys"]);
     let null = bundle.rootfs.join("dev/null");
     mknod(&null, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(1, 3))?;
     symlink("/proc/version", bundle.rootfs.join("dev/other"))?;
     let exchange = Exchange::start(null, bundle.rootfs.join("dev/other"));
-    let mut ran = 0;
+    let mut created = 0;
     for _ in 0..30 {
-        ran += u32::from(masks_are_null(&bundle.run()?)?);
+        created += u32::from(mask_is_null(&mut bundle)?);
     }
     let count = exchange.end();
     check!(count > 30, "the names were exchanged only {count} times, the test shows nothing");
-    check!(ran > 0 || ctx.peer != Peer::Kelson, "not one of 30 containers ran");
+    check!(created > 0 || ctx.peer != Peer::Kelson, "not one of 30 containers was created");
     Ok(())
 }
 

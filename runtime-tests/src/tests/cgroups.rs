@@ -105,6 +105,12 @@ fn path_absolute(ctx: &Context) -> Outcome {
     container.end()
 }
 
+/// The line of /proc/PID/cgroup for the hierarchy that the runtime uses.
+fn own_line<'t>(ctx: &Context, text: &'t str) -> &'t str {
+    let wanted = |l: &&str| if ctx.is_v2() { l.starts_with("0::") } else { l.contains(":pids:") };
+    text.lines().find(wanted).unwrap_or_default()
+}
+
 /// Relative paths go below a place of the runtime's choice, the same each time.
 fn path_relative(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
@@ -116,7 +122,7 @@ fn path_relative(ctx: &Context) -> Outcome {
     container.start()?.ok()?;
     let pid = container.pid()?;
     let own = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-    let line = own.lines().find(|l| l.contains(":pids:") || l.starts_with("0::")).unwrap_or_default();
+    let line = own_line(ctx, &own);
     check!(line.ends_with(&relative), "the cgroup does not end with {relative}: {line}");
     container.end()?;
     // A relative path below the runtime's own cgroup would not be seen by the leak check.
@@ -135,7 +141,7 @@ fn path_absent(ctx: &Context) -> Outcome {
     container.create()?.ok()?;
     container.start()?.ok()?;
     let own = fs::read_to_string(format!("/proc/{}/cgroup", container.pid()?))?;
-    let line = own.lines().find(|l| l.contains(":pids:") || l.starts_with("0::")).unwrap_or_default();
+    let line = own_line(ctx, &own);
     let path = line.rsplit(':').next().unwrap_or_default();
     check!(path.contains(&container.id), "the cgroup does not carry the container's id: {line}");
     container.end()?;
@@ -170,8 +176,8 @@ fn process_is_in_it(ctx: &Context) -> Outcome {
     let mut container = bundle.guest(&["report", ",", "sleep"]).start()?;
     let seen = container.report()?;
     for line in seen["cgroup"].as_array().into_iter().flatten().filter_map(|l| l.as_str()) {
-        // In a hybrid layout a runtime may leave the unified hierarchy alone.
-        let ok = line.ends_with(&container.id) || (line.starts_with("0::") && !ctx.is_v2());
+        // In a hybrid layout a runtime may leave the unified hierarchy alone; on v2 there are no others.
+        let ok = line.ends_with(&container.id) || line.starts_with("0::") != ctx.is_v2();
         check!(ok, "not in its cgroup: {line}");
     }
     container.end()

@@ -248,6 +248,7 @@ fn read_only(ctx: &Context) -> Outcome {
 }
 
 fn user_namespace(ctx: &Context) -> Outcome {
+    ctx.need_new_syscalls("an overlay in a user namespace")?;
     let mut bundle = over(ctx, &[])?;
     bundle.user_namespace(&[(0, 100_000, 65536)])?;
     let run = bundle.guest(&["report", ",", "write", "/new", "x", ",", "stat", "/new"]).run()?.ok()?;

@@ -273,7 +273,7 @@ fn rlimits_with_a_user_namespace(ctx: &Context) -> Outcome {
     bundle.set("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 4096}]));
     let seen = bundle
         .run_command()?
-        .before_exec(BeforeExec::Rlimit(libc::RLIMIT_NOFILE as u32, 512, 4096))
+        .before_exec(BeforeExec::Rlimit(libc::RLIMIT_NOFILE, 512, 4096))
         .run()?
         .ok()?
         .report()?;

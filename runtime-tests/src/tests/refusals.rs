@@ -535,6 +535,7 @@ fn input_trailing(ctx: &Context) -> Outcome {
 
 fn error_form(ctx: &Context) -> Outcome {
     ctx.need_kelson("the form of errors")?;
+    ctx.need_new_syscalls("the name of an option that the kernel refuses")?;
     let mut bundle = ctx.bundle()?;
     let run = bundle.mount("/mnt", "tmpfs", "tmpfs", &["bnid"]).run()?.fails()?;
     let text = run.err();
