@@ -35,7 +35,8 @@ pub fn ensure(program: &OsStr, arguments: &[OsString]) -> Result<()> {
     }
     let mut environment = vec![];
     for (name, value) in std::env::vars_os() {
-        environment.push(c_string(&[name.as_bytes(), b"=", value.as_bytes()].map(OsStr::from_bytes).join(OsStr::new("")))?);
+        environment
+            .push(c_string(&[name.as_bytes(), b"=", value.as_bytes()].map(OsStr::from_bytes).join(OsStr::new("")))?);
     }
     match nix::unistd::execveat(&sealed, c"", &argv, &environment, AtFlags::AT_EMPTY_PATH) {
         Err(errno) => Err(errno).doing(|| "execute the sealed program"),
@@ -54,7 +55,10 @@ fn overlay() -> nix::Result<OwnedFd> {
     let layers = format!("/proc/self/fd/{}:/sys", directory.as_fd().as_raw_fd());
     context.set_string(c"lowerdir", &CString::new(layers).map_err(|_| Errno::EINVAL)?)?;
     let mount = context.mount(0)?;
-    openat(&mount, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+    let program = openat(&mount, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    // execve closes them all at once.
+    std::mem::forget((directory, context, mount));
+    Ok(program)
 }
 
 /// A copy in memory that can be executed and no more changed.
@@ -71,8 +75,7 @@ fn memfd() -> nix::Result<OwnedFd> {
     let mut copy = File::from(copy);
     // std copies between files by copy_file_range(2) or sendfile(2).
     io::copy(&mut own, &mut copy).map_err(from_io)?;
-    let seals =
-        SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
+    let seals = SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
     fcntl(&copy, FcntlArg::F_ADD_SEALS(seals))?;
     Ok(copy.into())
 }

@@ -8,6 +8,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::error::{Context, Error, Result};
+use crate::sys::fd::read_short;
 use crate::sys::process;
 
 /// Signals of this process that come through a descriptor and not at any instant.
@@ -24,7 +25,8 @@ impl Signals {
     /// All but those that tell of a fault of this program.
     pub fn hold_all() -> Result<Self> {
         let mut set = SigSet::all();
-        for fault in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGTRAP, Signal::SIGABRT] {
+        for fault in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGTRAP, Signal::SIGABRT]
+        {
             set.remove(fault);
         }
         Self::hold(set)
@@ -82,8 +84,8 @@ impl AsFd for Signals {
 
 /// Nothing that the caller ignored or blocked reaches a program that is executed: all default, none blocked.
 pub fn reset() -> Result<()> {
-    // Field SigIgn of proc(5)'s status: one read in place of 64 questions. Rust's start-up ignores SIGPIPE.
-    let status = std::fs::read_to_string("/proc/self/status").doing(|| "read /proc/self/status")?;
+    // Field SigIgn of proc(5)'s status: one read in place of 64 questions. Kelson itself ignores SIGPIPE.
+    let status = read_short("/proc/self/status").doing(|| "read /proc/self/status")?;
     let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
     let ignored = ignored.ok_or_else(|| Error::other("/proc/self/status has no SigIgn"))?;
     for signal in (1..=64).filter(|signal| ignored & (1 << (signal - 1)) != 0) {

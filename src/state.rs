@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup;
 use crate::error::{Context, Error, Result};
 use crate::plan::{Hook, Namespace, Plan};
+use crate::sys::fd::read_short;
 use crate::sys::process;
 
 /// Format of `state.json`: a newer Kelson reads all older ones.
@@ -124,12 +125,12 @@ pub struct Locked {
 pub struct Reserved(Option<Locked>);
 
 fn lock(dir: &Path) -> Result<Flock<File>> {
-    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(dir)?;
+    let mut file = fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(dir)?;
     loop {
-        match Flock::lock(file.try_clone()?, FlockArg::LockExclusive) {
-            Err((_, Errno::EINTR)) => {}
+        file = match Flock::lock(file, FlockArg::LockExclusive) {
+            Err((file, Errno::EINTR)) => file,
             other => return other.map_err(|(_, errno)| errno.into()),
-        }
+        };
     }
 }
 
@@ -205,12 +206,14 @@ impl Locked {
     /// Replaces the record; a reader sees the old one or the new one.
     pub fn save(&self, state: &State) -> Result<()> {
         let text = serde_json::to_vec(state).map_err(|e| Error::other(e.to_string()))?;
-        self.write("state.json", &text)
+        write_atomically(&self.dir.join("state.json"), "", 0o600, &text)
     }
 
-    /// Replaces file `name`, which only the owner may read.
-    pub fn write(&self, name: &str, contents: &[u8]) -> Result<()> {
-        write_atomically(&self.dir.join(name), 0o600, contents)
+    /// Writes the configuration, once: nobody reads it before the record says that the container is created.
+    pub fn write_config(&self, contents: &str) -> Result<()> {
+        let path = self.dir.join("config.json");
+        let written = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        written.and_then(|mut file| file.write_all(contents.as_bytes())).doing(|| format!("write {}", path.display()))
     }
 
     /// The record; `None` if its maker was killed before the first one was written.
@@ -243,7 +246,16 @@ impl Locked {
 
     /// Removes the directory; the id is free again.
     pub fn remove(self) -> Result<()> {
-        fs::remove_dir_all(&self.dir).doing(|| format!("remove {}", self.dir.display()))
+        for name in ["state.json", "config.json"] {
+            // What is not there need not be removed; what cannot be is told below.
+            let _ = fs::remove_file(self.dir.join(name));
+        }
+        let removed = match fs::remove_dir(&self.dir) {
+            // The start or notify socket, or a file that was being replaced.
+            Err(e) if e.raw_os_error() == Some(libc::ENOTEMPTY) => fs::remove_dir_all(&self.dir),
+            other => other,
+        };
+        removed.doing(|| format!("remove {}", self.dir.display()))
     }
 }
 
@@ -252,12 +264,13 @@ fn short(dir: &impl AsFd, name: &str) -> String {
     format!("/proc/self/fd/{}/{name}", dir.as_fd().as_raw_fd())
 }
 
-/// Writes `path` so that a reader sees the old contents or all of the new.
-pub fn write_atomically(path: &Path, mode: u32, contents: &[u8]) -> Result<()> {
+/// Writes `path` so that a reader sees the old contents or all of the new. `tag` keeps writers of one path apart.
+pub fn write_atomically(path: &Path, tag: &str, mode: u32, contents: &[u8]) -> Result<()> {
     let doing = || format!("write {}", path.display());
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}", std::process::id()));
+    name.push(".new");
+    name.push(tag);
     let temporary = path.with_file_name(name);
     let written = fs::OpenOptions::new()
         .write(true)
@@ -285,8 +298,12 @@ fn read(dir: &Path) -> Result<State> {
         .map_err(|e| Error::other(e.to_string()))
         .doing(|| format!("read {}", path.display()))?;
     if state.format > FORMAT {
-        return Err(Error::state(format!("{} has format {}, this Kelson knows {FORMAT}", path.display(), state.format))
-            .hint("use the newer Kelson that made the container"));
+        return Err(Error::state(format!(
+            "{} has format {}, this Kelson knows {FORMAT}",
+            path.display(),
+            state.format
+        ))
+        .hint("use the newer Kelson that made the container"));
     }
     Ok(state)
 }
@@ -350,7 +367,11 @@ impl State {
     /// What the container is now, as the kernel tells.
     pub fn status(&self, root: &Path) -> Result<Status> {
         if !self.is_alive() {
-            return Ok(if self.creating && is_locked(&root.join(&self.id)) { Status::Creating } else { Status::Stopped });
+            return Ok(if self.creating && is_locked(&root.join(&self.id)) {
+                Status::Creating
+            } else {
+                Status::Stopped
+            });
         }
         if self.creating {
             return Ok(Status::Creating);
@@ -363,8 +384,7 @@ impl State {
 
     /// The container's process runs: it exists, is the one that create made, and is no zombie.
     pub fn is_alive(&self) -> bool {
-        self.pid > 0
-            && matches!(stat(Pid::from_raw(self.pid)), Some((time, alive)) if alive && time == self.start_time)
+        self.pid > 0 && matches!(stat(Pid::from_raw(self.pid)), Some((time, alive)) if alive && time == self.start_time)
     }
 
     /// The container's process, held so that it cannot be taken for another.
@@ -514,14 +534,14 @@ fn is_locked(dir: &Path) -> bool {
 
 /// Start time of a process (clock ticks since boot), and whether it still runs; `None` if there is none.
 fn stat(pid: Pid) -> Option<(u64, bool)> {
-    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let text = read_short(&format!("/proc/{pid}/stat")).ok()?;
     parse_stat(&text)
 }
 
 /// Fields 3 and 22 of proc(5)'s stat; the command name before them may hold anything, so they are counted from its end.
-fn parse_stat(text: &[u8]) -> Option<(u64, bool)> {
-    let after_name = text.iter().rposition(|&b| b == b')')? + 2;
-    let mut fields = std::str::from_utf8(text.get(after_name..)?).ok()?.split(' ');
+fn parse_stat(text: &str) -> Option<(u64, bool)> {
+    let (_, after_name) = text.rsplit_once(") ")?;
+    let mut fields = after_name.split(' ');
     let alive = !matches!(fields.next()?, "Z" | "X" | "x");
     Some((fields.nth(18)?.parse().ok()?, alive))
 }
@@ -547,9 +567,9 @@ mod tests {
 
     #[test]
     fn the_start_time_is_found_behind_any_command_name() {
-        let text = b"7 (a) Z 1) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 0 0";
+        let text = "7 (a) Z 1) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 0 0";
         assert_eq!(parse_stat(text), Some((4242, true)));
-        let zombie = b"7 (a) Z 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 0 0";
+        let zombie = "7 (a) Z 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 0 0";
         assert_eq!(parse_stat(zombie), Some((4242, false)));
     }
 

@@ -56,6 +56,15 @@ pub fn send_master(socket: &Path, master: BorrowedFd<'_>) -> Result<()> {
     send_fd(socket, master, name.as_bytes()).doing(|| format!("send the terminal to {}", socket.display()))
 }
 
+/// [parent] A terminal that this process relays adds no carriage return, as in runc: the caller's own does, if it is one.
+///
+/// Before the program runs, which may look. Who takes a terminal by a console socket decides for itself.
+pub fn clear_onlcr(master: BorrowedFd<'_>) -> Result<()> {
+    let mut settings = termios::tcgetattr(master).doing(|| "read the pty's settings")?;
+    settings.output_flags.remove(OutputFlags::ONLCR);
+    termios::tcsetattr(master, SetArg::TCSANOW, &settings).doing(|| "change the pty's settings")
+}
+
 /// Connects to the unix socket `path` and sends `text` with descriptor `fd` (SCM_RIGHTS, unix(7)).
 pub fn send_fd(path: &Path, fd: BorrowedFd<'_>, text: &[u8]) -> Result<()> {
     let stream = UnixStream::connect(path)?;
@@ -90,11 +99,6 @@ pub struct Relay {
 impl Relay {
     pub fn new(master: OwnedFd) -> Result<Self> {
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).doing(|| "set up the terminal")?;
-        // As runc does: the caller's own terminal adds the carriage return, if it is one. Who takes the terminal by a
-        // console socket decides for itself.
-        let mut settings = termios::tcgetattr(&master).doing(|| "read the pty's settings")?;
-        settings.output_flags.remove(OutputFlags::ONLCR);
-        termios::tcsetattr(&master, SetArg::TCSANOW, &settings).doing(|| "change the pty's settings")?;
         let stdin = standard_stream(0);
         let saved = termios::tcgetattr(stdin).ok();
         if let Some(saved) = &saved {

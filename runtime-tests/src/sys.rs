@@ -383,6 +383,26 @@ pub fn set_attribute(path: &std::path::Path, name: &std::ffi::CStr, value: &[u8]
     Ok(())
 }
 
+/// A copy of this process with PID `pid`, which must be free; it sleeps until it is killed (clone3(2), set_tid).
+///
+/// The caller manages and reaps it.
+pub fn fork_sleeper_as(pid: i32) -> io::Result<()> {
+    // struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size.
+    let wanted = [pid];
+    let args = [0u64, 0, 0, 0, libc::SIGCHLD as u64, 0, 0, 0, wanted.as_ptr() as u64, 1];
+    // SAFETY: the arguments live through the call and say their size; without CLONE_VM the child has memory of its own.
+    let result = unsafe { libc::syscall(libc::SYS_clone3, args.as_ptr(), size_of_val(&args)) };
+    if Errno::result(result)? == 0 {
+        // SAFETY: takes integers only.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
+        loop {
+            // SAFETY: waits for a signal.
+            unsafe { libc::pause() };
+        }
+    }
+    Ok(())
+}
+
 /// Writes every page of `bytes` of new memory and keeps it.
 pub fn hold_memory(bytes: usize) -> Vec<u8> {
     let mut memory = vec![0u8; bytes];

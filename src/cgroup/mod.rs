@@ -19,7 +19,7 @@ pub mod resources;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::Resources;
+use crate::sys::fd::{CloseRange, close_between};
 
 pub use layout::{Layout, host_layout};
 use resources::Version;
@@ -314,6 +315,20 @@ pub struct Entry {
     pub into: Option<OwnedFd>,
     /// v1 `tasks` files, in which a process that has one thread writes `0` itself.
     pub tasks: Vec<(PathBuf, OwnedFd)>,
+}
+
+impl Drop for Entry {
+    /// Most descriptors have consecutive numbers: few calls close them all.
+    fn drop(&mut self) {
+        let mut numbers: Vec<RawFd> = self.tasks.drain(..).map(|(_, tasks)| tasks.into_raw_fd()).collect();
+        numbers.sort_unstable();
+        for run in numbers.chunk_by(|a, b| a + 1 == *b) {
+            if let (Some(first), Some(last)) = (run.first(), run.last()) {
+                // The descriptors are open and nobody else's: there is nothing that could fail.
+                let _ = close_between(*first, *last, CloseRange::Close);
+            }
+        }
+    }
 }
 
 impl Entry {

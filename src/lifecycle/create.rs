@@ -15,8 +15,8 @@ use crate::hooks;
 use crate::plan::{self, Overrides, Plan};
 use crate::rootfs::{self, CgroupView, Hierarchy};
 use crate::sandbox::message::{Answer, Ask};
-use crate::sandbox::parent::{self, Child};
 use crate::sandbox::network::{self, MovedDevices};
+use crate::sandbox::parent::{self, Child};
 use crate::sandbox::{init, stage};
 use crate::signals::Signals;
 use crate::state::{self, Reserved, State, Status};
@@ -84,7 +84,9 @@ pub fn run(runtime: &Runtime, options: &cli::Run) -> Result<u8> {
     let signals = Signals::hold_terminating()?;
     let plan = load(runtime, create, &options.args)?;
     if plan.process.is_none() {
-        return Err(Error::config("process", "there is nothing to run").hint("create takes a container without a process"));
+        return Err(
+            Error::config("process", "there is nothing to run").hint("create takes a container without a process")
+        );
     }
     check_terminal(&plan, create, !options.detach)?;
     if !options.detach && !options.no_subreaper {
@@ -126,8 +128,8 @@ pub fn run(runtime: &Runtime, options: &cli::Run) -> Result<u8> {
 /// Reads config.json into a plan; `args` replace the config's.
 fn load(runtime: &Runtime, options: &cli::Create, args: &[std::ffi::OsString]) -> Result<Loaded> {
     state::check_id(&options.id)?;
-    let bundle = std::fs::canonicalize(&options.bundle)
-        .doing(|| format!("open the bundle {}", options.bundle.display()))?;
+    let bundle =
+        std::fs::canonicalize(&options.bundle).doing(|| format!("open the bundle {}", options.bundle.display()))?;
     let path = match &options.config {
         Some(path) => path.clone(),
         None => bundle.join("config.json"),
@@ -166,14 +168,16 @@ fn check_terminal(plan: &Plan, options: &cli::Create, is_foreground: bool) -> Re
     let terminal = plan.process.as_ref().is_some_and(|process| process.terminal);
     let hint = "a detached container's terminal goes to whoever listens on --console-socket";
     match (terminal, &options.console_socket) {
-        (true, None) if !is_foreground => {
-            Err(Error::config("process.terminal", "cannot allocate tty if kelson will detach without setting console socket")
-                .hint(hint))
-        }
-        (false, Some(_)) => {
-            Err(Error::config("process.terminal", "cannot use console socket if kelson will not detach or allocate tty")
-                .hint("set process.terminal, or leave --console-socket out"))
-        }
+        (true, None) if !is_foreground => Err(Error::config(
+            "process.terminal",
+            "cannot allocate tty if kelson will detach without setting console socket",
+        )
+        .hint(hint)),
+        (false, Some(_)) => Err(Error::config(
+            "process.terminal",
+            "cannot use console socket if kelson will not detach or allocate tty",
+        )
+        .hint("set process.terminal, or leave --console-socket out")),
         _ => Ok(()),
     }
 }
@@ -182,13 +186,8 @@ fn make(runtime: &Runtime, options: &cli::Create, loaded: Loaded, until: Until, 
     let Loaded { mut plan, text, last_capability } = loaded;
     let reserved = state::reserve(&runtime.root, &options.id)?;
     let locked = reserved.locked().ok_or_else(|| Error::state("the state directory is gone"))?;
-    let record = cgroup::locate(
-        runtime.driver,
-        plan.cgroups_path.as_deref(),
-        &options.id,
-        &plan.resources,
-        runtime.rootless,
-    )?;
+    let record =
+        cgroup::locate(runtime.driver, plan.cgroups_path.as_deref(), &options.id, &plan.resources, runtime.rootless)?;
     listen::add_notify_mount(&mut plan, locked.dir())?;
     let plan = &plan;
     let mut state = State::begin(&options.id, plan, record.clone());
@@ -197,7 +196,7 @@ fn make(runtime: &Runtime, options: &cli::Create, loaded: Loaded, until: Until, 
     }
     // The journal: what a kill at any later instant can leave behind is written before it is made.
     locked.save(&state)?;
-    locked.write("config.json", text.as_bytes())?;
+    locked.write_config(&text)?;
     let cgroup = cgroup::create(record, &plan.resources)?;
     state.cgroup = cgroup.record().clone();
     let entry = cgroup.entry()?;
@@ -213,7 +212,7 @@ fn make(runtime: &Runtime, options: &cli::Create, loaded: Loaded, until: Until, 
     let mut setup = init::Setup {
         plan,
         state: &state.clone(),
-        cgroup: &entry,
+        cgroup: entry,
         cgroup_view: &cgroup_view,
         joined: &joined,
         prepared: rootfs::prepare(plan, joined_user_ns)?,
@@ -234,7 +233,10 @@ fn make(runtime: &Runtime, options: &cli::Create, loaded: Loaded, until: Until, 
     child.wait_for_birth(signals)?;
     state.pid = child.pid().as_raw();
     state.start_time = state::start_time(child.pid())?;
-    locked.save(&state)?;
+    if plan.hooks.run_in_create() {
+        // Hooks may ask for the state. Until then a kill of this process is the end of the child, which needs no journal.
+        locked.save(&state)?;
+    }
     if let Some(process) = &plan.process {
         parent::set_oom_score_adj(child.pid(), process.oom_score_adj, runtime.rootless)?;
     }
@@ -265,7 +267,10 @@ fn make(runtime: &Runtime, options: &cli::Create, loaded: Loaded, until: Until, 
             let master = fds.pop().ok_or_else(|| Error::other("a terminal was announced and did not come"))?;
             match &options.console_socket {
                 Some(socket) => terminal::send_master(socket, master.as_fd())?,
-                None => console = Some(master),
+                None => {
+                    terminal::clear_onlcr(master.as_fd())?;
+                    console = Some(master);
+                }
             }
             Ok(())
         }
@@ -345,7 +350,8 @@ fn id_mapped_mounts(plan: &Plan, pid: Pid) -> Result<Vec<OwnedFd>> {
 
 /// Writes a PID file; its reader sees all of it or nothing.
 pub fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
-    state::write_atomically(path, 0o644, pid.to_string().as_bytes())
+    let tag = format!(".{}", std::process::id());
+    state::write_atomically(path, &tag, 0o644, pid.to_string().as_bytes())
 }
 
 /// The exit code of a foreground `run` that failed: a shell's, where the program is at fault.

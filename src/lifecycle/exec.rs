@@ -5,9 +5,9 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
 use super::{Runtime, create, foreground, listen};
+use crate::cgroup::SubCgroup;
 use crate::cli;
 use crate::error::{Context, Error, Result};
-use crate::cgroup::SubCgroup;
 use crate::plan::{self, Host, Process};
 use crate::sandbox::message::{Answer, Ask};
 use crate::sandbox::{exec, parent, stage};
@@ -57,9 +57,16 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
     };
     // Before the clone: a process that enters the container is nobody's to look into (CVE-2016-9962).
     crate::sys::process::set_dumpable(false).doing(|| "become undumpable")?;
-    let target = target.into_pidfd().ok_or_else(|| {
-        Error::other("exec needs pidfd_open(2)").hint("Linux 5.3 and newer have it; a seccomp filter around this process hides it")
-    })?;
+    let target_pid = target.pid();
+    let target = match target.into_pidfd() {
+        Some(pidfd) => stage::Target::Process(pidfd),
+        None => {
+            let target = stage::Target::open_namespaces(target_pid, state.namespaces)?;
+            // They are the container's: its process was still there when they had been opened.
+            state.open_process()?;
+            target
+        }
+    };
     let mut child = parent::spawn_exec(&mut request, target)?;
     child.wait_for_birth(&signals)?;
     let mut console = None;
@@ -68,7 +75,10 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
             let master = fds.pop().ok_or_else(|| Error::other("a terminal was announced and did not come"))?;
             match &options.console_socket {
                 Some(socket) => terminal::send_master(socket, master.as_fd())?,
-                None => console = Some(master),
+                None => {
+                    terminal::clear_onlcr(master.as_fd())?;
+                    console = Some(master);
+                }
             }
             Ok(())
         }
@@ -101,11 +111,7 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
 }
 
 /// The process to run, and the names of its user where they are to be looked up in the container.
-fn process_of(
-    host: &Host,
-    options: &cli::Exec,
-    configured: Option<Process>,
-) -> Result<(Process, Option<UserSpec>)> {
+fn process_of(host: &Host, options: &cli::Exec, configured: Option<Process>) -> Result<(Process, Option<UserSpec>)> {
     if let Some(path) = &options.process {
         let text = plan::read_config(path)?;
         let mut process = plan::process(&text, host).doing(|| format!("read {}", path.display()))?;
@@ -139,7 +145,8 @@ fn process_of(
     }
     process.no_new_privileges |= options.no_new_privs;
     for name in &options.cap {
-        let capability = plan::parse_capability(name).ok_or_else(|| Error::usage(format!("unknown capability {name:?}")))?;
+        let capability =
+            plan::parse_capability(name).ok_or_else(|| Error::usage(format!("unknown capability {name:?}")))?;
         let sets = &mut process.capabilities;
         // Never the inheritable set (CVE-2022-29162).
         for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {

@@ -148,7 +148,8 @@ pub fn ps(runtime: &Runtime, options: &cli::Ps) -> Result<String> {
         return if pids.is_empty() { Ok("null\n".into()) } else { Ok(format!("{pids:?}\n").replace(' ', "")) };
     }
     let arguments = if options.args.is_empty() { vec!["-ef".into()] } else { options.args.clone() };
-    let output = Command::new("ps").args(&arguments).output().doing(|| "run ps(1)").hint(|| "--format json needs no ps(1)")?;
+    let output =
+        Command::new("ps").args(&arguments).output().doing(|| "run ps(1)").hint(|| "--format json needs no ps(1)")?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(Error::other(format!("ps: {}", said.trim().replace('\n', "; "))));

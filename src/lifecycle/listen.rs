@@ -181,7 +181,8 @@ pub fn send_seccomp_listener(
     let stream = UnixStream::connect(&listener.path).property(|| "linux.seccomp.listenerPath").doing(doing)?;
     let fds = [fd.as_raw_fd()];
     let rights = [ControlMessage::ScmRights(&fds)];
-    let sent = sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(text.as_bytes())], &rights, MsgFlags::MSG_NOSIGNAL, None);
+    let sent =
+        sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(text.as_bytes())], &rights, MsgFlags::MSG_NOSIGNAL, None);
     sent.map(drop).doing(doing)
 }
 

@@ -14,13 +14,12 @@ pub mod start;
 
 use std::path::{Path, PathBuf};
 
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
-
 use crate::cgroup::Driver;
 use crate::cli::Global;
 use crate::error::{Context, Error, Result};
 use crate::plan::Host;
 use crate::state::{self, State};
+use crate::sys::fd::read_short;
 
 /// What every command works with: where state is kept, and what the caller and the host are.
 pub struct Runtime {
@@ -35,7 +34,7 @@ pub struct Runtime {
 
 /// This process is root of less than the whole host (user_namespaces(7)).
 fn is_in_user_namespace() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let map = read_short("/proc/self/uid_map").unwrap_or_default();
     map.split_whitespace().ne(["0", "0", "4294967295"])
 }
 
@@ -59,12 +58,10 @@ impl Runtime {
 
     /// What a plan depends on.
     fn host(&self) -> Host {
-        let says = |path: &str, word: &str| std::fs::read_to_string(path).is_ok_and(|text| text.trim() == word);
-        let last_capability = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok();
+        let says = |path: &str, word: &str| read_short(path).is_ok_and(|text| text.trim() == word);
+        let last_capability = read_short("/proc/sys/kernel/cap_last_cap").ok();
         Host {
             rootless: self.rootless,
-            in_user_ns: is_in_user_namespace(),
-            cgroup_v2: statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC),
             // 40 is CAP_CHECKPOINT_RESTORE, the last one since 5.9.
             last_capability: last_capability.and_then(|text| text.trim().parse().ok()).unwrap_or(40),
             apparmor: says("/sys/module/apparmor/parameters/enabled", "Y"),

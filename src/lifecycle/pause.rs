@@ -9,7 +9,9 @@ pub fn pause(runtime: &Runtime, id: &str) -> Result<()> {
     let state = runtime.load(id)?;
     match state.status(&runtime.root)? {
         Status::Running | Status::Created => state.cgroup.freeze(),
-        status => Err(Error::state(format!("cannot pause container {id:?}: container not running, it is {}", status.word()))),
+        status => {
+            Err(Error::state(format!("cannot pause container {id:?}: container not running, it is {}", status.word())))
+        }
     }
 }
 
@@ -18,6 +20,8 @@ pub fn resume(runtime: &Runtime, id: &str) -> Result<()> {
     let state = runtime.load(id)?;
     match state.status(&runtime.root)? {
         Status::Paused => state.cgroup.thaw(),
-        status => Err(Error::state(format!("cannot resume container {id:?}: container not paused, it is {}", status.word()))),
+        status => {
+            Err(Error::state(format!("cannot resume container {id:?}: container not paused, it is {}", status.word())))
+        }
     }
 }

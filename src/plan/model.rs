@@ -16,10 +16,6 @@ use crate::security::seccomp::Program;
 pub struct Host {
     /// The caller is not root of the initial user namespace (contract: euid ≠ 0, or a user namespace with XDG_RUNTIME_DIR).
     pub rootless: bool,
-    /// The process is not in the initial user namespace.
-    pub in_user_ns: bool,
-    /// /sys/fs/cgroup is cgroup2 (no v1 hierarchies).
-    pub cgroup_v2: bool,
     /// Highest capability that the kernel knows (/proc/sys/kernel/cap_last_cap).
     pub last_capability: u8,
     /// AppArmor is enabled (securityfs or /sys/module/apparmor/parameters/enabled says Y).
@@ -292,6 +288,13 @@ pub struct Hooks {
     pub start_container: Vec<Hook>,
     pub poststart: Vec<Hook>,
     pub poststop: Vec<Hook>,
+}
+
+impl Hooks {
+    /// There are hooks that create runs.
+    pub fn run_in_create(&self) -> bool {
+        !(self.prestart.is_empty() && self.create_runtime.is_empty() && self.create_container.is_empty())
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 
 fn host() -> Host {
-    Host { rootless: false, in_user_ns: false, cgroup_v2: false, last_capability: 40, apparmor: false, selinux: false }
+    Host { rootless: false, last_capability: 40, apparmor: false, selinux: false }
 }
 
 /// A complete, valid config; its root is the directory that the bundle is.

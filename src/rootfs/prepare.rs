@@ -62,7 +62,8 @@ pub fn prepare(plan: &Plan, joined_user_ns: Option<BorrowedFd<'_>>) -> Result<Pr
     let needs_check = has_user_ns && (plan.root.overlay.is_some() || plan.mounts.iter().any(is_bind));
     let is_privileged = needs_check && Uid::effective().is_root() && is_initial_user_ns()?;
     if let Some(overlay) = plan.root.overlay.as_ref().filter(|_| is_privileged) {
-        prepared.overlay = Some(overlay::build_detached(plan, overlay).map_err(super::name_layer_loop).doing(|| "make the overlay")?);
+        prepared.overlay =
+            Some(overlay::build_detached(plan, overlay).map_err(super::name_layer_loop).doing(|| "make the overlay")?);
     }
     for mount in &plan.mounts {
         let MountKind::Bind { source, recursive } = &mount.kind else { continue };

@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
@@ -28,7 +29,7 @@ pub struct Setup<'c> {
     pub plan: &'c Plan,
     /// For the hooks' standard input; its pid is filled in where the hook runs.
     pub state: &'c State,
-    pub cgroup: &'c cgroup::Entry,
+    pub cgroup: cgroup::Entry,
     /// What a mount of type cgroup shows.
     pub cgroup_view: &'c CgroupView,
     /// Namespaces that linux.namespaces gives by path.
@@ -75,7 +76,7 @@ type Step = (&'static str, fn(&mut Init<'_, '_>) -> Result<()>);
 const STEPS: &[Step] = &[
     ("start a session", |_| common::start_session()),
     ("map ids", |init| init.map_ids()),
-    ("join the cgroups", |init| init.setup.cgroup.join()),
+    ("join the cgroups", |init| init.join_cgroups()),
     ("join namespaces", |init| init.join_namespaces()),
     ("make a cgroup namespace", |init| init.make_cgroup_namespace()),
     ("make a session keyring", |init| init.make_keyring()),
@@ -157,6 +158,11 @@ impl<'c> Init<'_, 'c> {
         Ok(())
     }
 
+    fn join_cgroups(&mut self) -> Result<()> {
+        // Taken, so that the host's files are closed at once.
+        std::mem::take(&mut self.setup.cgroup).join()
+    }
+
     fn join_namespaces(&mut self) -> Result<()> {
         if stage::is_needed(self.setup.plan) {
             // It joined them before this process was born.
@@ -236,8 +242,8 @@ impl<'c> Init<'_, 'c> {
 
     fn make_cwd(&mut self) -> Result<()> {
         match &self.process {
-            Some(process) => self.rootfs()?.make_directory(&process.cwd),
-            None => Ok(()),
+            Some(process) if process.cwd != Path::new("/") => self.rootfs()?.make_directory(&process.cwd),
+            _ => Ok(()),
         }
     }
 
@@ -266,7 +272,10 @@ impl<'c> Init<'_, 'c> {
         rootfs.mask_paths()?;
         rootfs.protect_readonly_paths()?;
         rootfs.protect_root()?;
-        rootfs.set_root_propagation()
+        rootfs.set_root_propagation()?;
+        // Its descriptors are closed: what waits for start holds nothing that it does not need.
+        self.rootfs = None;
+        Ok(())
     }
 
     fn set_priorities(&mut self) -> Result<()> {
@@ -286,9 +295,7 @@ impl<'c> Init<'_, 'c> {
                 Personality::Linux => PER_LINUX,
                 Personality::Linux32 => PER_LINUX32,
             };
-            process::set_personality(persona)
-                .property(|| "linux.personality")
-                .doing(|| "set the personality")?;
+            process::set_personality(persona).property(|| "linux.personality").doing(|| "set the personality")?;
         }
         Ok(())
     }
@@ -355,9 +362,7 @@ impl<'c> Init<'_, 'c> {
         process::set_parent_death_signal(0)?;
         self.parent.tell(&Ask::Ready)?;
         match self.parent.wait()?.0 {
-            Answer::Start => {
-                self.execute().map(|never| match never {})
-            }
+            Answer::Start => self.execute().map(|never| match never {}),
             Answer::Commit => {
                 let Some(listener) = self.setup.start.take() else {
                     return Err(Error::other("a container without a start socket was told to wait on it"));

@@ -32,7 +32,7 @@ pub fn spawn(setup: &mut init::Setup<'_>) -> Result<Child> {
     let single = SingleThreaded::prove().doing(|| "make sure of a single thread")?;
     let has_stage = stage::is_needed(setup.plan);
     let flags = if has_stage { 0 } else { stage::clone_flags(setup.plan) };
-    let born = clone_into(&single, flags, setup.cgroup);
+    let born = clone_into(&single, flags, &setup.cgroup);
     let born = match born {
         Err(error) if error.errno() == Some(Errno::EPERM) => {
             Err(error.hint("without root a container needs a user namespace with mappings: see kelson spec --rootless"))
@@ -42,7 +42,9 @@ pub fn spawn(setup: &mut init::Setup<'_>) -> Result<Child> {
     match born.property(|| "linux.namespaces").doing(|| "make the container's process")? {
         Forked::Child if has_stage => stage::run(setup, child_end),
         Forked::Child => init::run(setup, child_end),
-        Forked::Parent { pid, .. } if has_stage => Ok(Child { pid, pidfd: None, socket, stage: Some(pid), owned: true }),
+        Forked::Parent { pid, .. } if has_stage => {
+            Ok(Child { pid, pidfd: None, socket, stage: Some(pid), owned: true })
+        }
         Forked::Parent { pid, pidfd } => Ok(Child { pid, pidfd: Some(pidfd), socket, stage: None, owned: true }),
     }
 }
@@ -63,8 +65,8 @@ fn clone_into(single: &SingleThreaded, flags: u64, cgroup: &cgroup::Entry) -> Re
     Ok(forked)
 }
 
-/// Makes the process of exec in the namespaces of the process behind `target`.
-pub fn spawn_exec(exec: &mut exec::Exec<'_>, target: OwnedFd) -> Result<Child> {
+/// Makes the process of exec in the namespaces of `target`.
+pub fn spawn_exec(exec: &mut exec::Exec<'_>, target: stage::Target) -> Result<Child> {
     let (socket, child_end) = message::pair().doing(|| "make a socket pair")?;
     let single = SingleThreaded::prove().doing(|| "make sure of a single thread")?;
     match clone_into(&single, 0, exec.cgroup).doing(|| "make the stage process")? {
@@ -324,10 +326,8 @@ mod tests {
 
     #[test]
     fn a_map_is_written_as_the_kernel_reads_it() {
-        let map = [
-            IdMapping { container: 0, host: 1000, size: 1 },
-            IdMapping { container: 1, host: 100_000, size: 65_536 },
-        ];
+        let map =
+            [IdMapping { container: 0, host: 1000, size: 1 }, IdMapping { container: 1, host: 100_000, size: 65_536 }];
         assert_eq!(map_text(&map), "0 1000 1\n1 100000 65536\n");
     }
 }

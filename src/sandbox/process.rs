@@ -214,7 +214,8 @@ fn own_streams(uid: u32) -> Result<()> {
         let Ok(stat) = nix::sys::stat::fstat(stream) else { continue };
         let is_pipe = stat.st_mode & libc::S_IFMT == libc::S_IFIFO;
         // Pseudo-terminals and their like only: never a device that everybody shares, such as /dev/null (CVE-2026-88265).
-        let is_terminal = (136..=143).contains(&nix::sys::stat::major(stat.st_rdev)) && nix::unistd::isatty(stream) == Ok(true);
+        let is_terminal =
+            (136..=143).contains(&nix::sys::stat::major(stat.st_rdev)) && nix::unistd::isatty(stream) == Ok(true);
         if stat.st_uid == uid || !(is_pipe || is_terminal) {
             continue;
         }

@@ -124,7 +124,9 @@ fn missing_interpreter(path: &Path) -> Option<String> {
             }
             let exists = std::fs::metadata(&interpreter).is_ok();
             (!exists).then(|| {
-                format!("the file exists; interpreter {interpreter} of its first line {line:?} not found in the container")
+                format!(
+                    "the file exists; interpreter {interpreter} of its first line {line:?} not found in the container"
+                )
             })
         }
         Head::Elf(elf) => {

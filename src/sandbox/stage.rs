@@ -6,9 +6,11 @@
 //! container process with CAP_SYS_PTRACE (CVE-2016-9962).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::Pid;
 
 use super::init::{Setup, become_root};
 use super::message::{Answer, Ask, ChildEnd};
@@ -42,8 +44,7 @@ pub fn clone_flags(plan: &Plan) -> u64 {
 
 /// Joins what `joined` names, then makes the container's process and ends.
 pub fn run(setup: &mut Setup<'_>, parent: ChildEnd) -> ! {
-    let born = enter(setup.plan, setup.joined)
-        .and_then(|()| spawn(clone_flags(setup.plan), &parent));
+    let born = enter(setup.plan, setup.joined).and_then(|()| spawn(clone_flags(setup.plan), &parent));
     match born {
         Ok(Role::Stage) => process::exit_now(0),
         Ok(Role::Container) => init::run(setup, parent),
@@ -52,12 +53,14 @@ pub fn run(setup: &mut Setup<'_>, parent: ChildEnd) -> ! {
 }
 
 /// Joins the namespaces of the process behind `target`, then makes the process of exec and ends.
-pub fn run_exec(exec: &mut exec::Exec<'_>, target: OwnedFd, parent: ChildEnd) -> ! {
+pub fn run_exec(exec: &mut exec::Exec<'_>, target: Target, parent: ChildEnd) -> ! {
     let entered = (|| {
         exec.before_joining()?;
         // Nothing of the host is open any more when the first instruction runs inside.
-        exec.close_foreign_descriptors(&[parent.as_fd(), target.as_fd()])?;
-        join_all_of(target.as_fd(), exec.namespaces)?;
+        let mut kept = target.descriptors();
+        kept.push(parent.as_fd());
+        exec.close_foreign_descriptors(&kept)?;
+        target.join(exec.namespaces)?;
         drop(target);
         spawn(0, &parent)
     })();
@@ -98,6 +101,14 @@ fn spawn(flags: u64, parent: &ChildEnd) -> Result<Role> {
 }
 
 fn enter(plan: &Plan, joined: &[Joined]) -> Result<()> {
+    join_in_order(joined)?;
+    if plan.namespaces.time.is_new() {
+        make_time_namespace(&plan.time_offsets)?;
+    }
+    Ok(())
+}
+
+fn join_in_order(joined: &[Joined]) -> Result<()> {
     // First with the caller's privilege; what belongs to the user namespace that is joined is tried again after it.
     let mut later = vec![];
     for namespace in joined.iter().filter(|joined| joined.kind.name != "user") {
@@ -112,9 +123,6 @@ fn enter(plan: &Plan, joined: &[Joined]) -> Result<()> {
     }
     for namespace in later {
         namespace.join()?;
-    }
-    if plan.namespaces.time.is_new() {
-        make_time_namespace(&plan.time_offsets)?;
     }
     Ok(())
 }
@@ -144,14 +152,43 @@ fn make_time_namespace(offsets: &TimeOffsets) -> Result<()> {
         .doing(|| format!("write {text:?} to /proc/self/timens_offsets"))
 }
 
-/// Joins all namespaces of a process at once (setns(2) with a pidfd, since 5.8), or one by one.
-fn join_all_of(target: BorrowedFd<'_>, namespaces: u64) -> Result<()> {
-    let flags = CloneFlags::from_bits_retain(namespaces as libc::c_int);
-    setns(target, flags).doing(|| "join the container's namespaces")?;
-    if namespaces & libc::CLONE_NEWUSER as u64 != 0 {
-        become_root()?;
+/// The process whose namespaces exec joins.
+pub enum Target {
+    /// All at once (setns(2) with a pidfd, since 5.8).
+    Process(OwnedFd),
+    /// One by one, where the kernel hides pidfd_open(2).
+    Namespaces(Vec<Joined>),
+}
+
+impl Target {
+    /// Opens the namespaces of process `pid` that `namespaces`, CLONE_NEW* bits, names.
+    pub fn open_namespaces(pid: Pid, namespaces: u64) -> Result<Self> {
+        let mut joined = vec![];
+        for kind in NAMESPACE_KINDS.iter().filter(|kind| namespaces & kind.flag != 0) {
+            let path = PathBuf::from(format!("/proc/{pid}/ns/{}", kind.file));
+            let fd = open_namespace(&path, kind).doing(|| format!("open {}", path.display()))?;
+            joined.push(Joined { kind, fd });
+        }
+        Ok(Self::Namespaces(joined))
     }
-    Ok(())
+
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            Self::Process(pidfd) => vec![pidfd.as_fd()],
+            Self::Namespaces(joined) => joined.iter().map(|joined| joined.fd.as_fd()).collect(),
+        }
+    }
+
+    fn join(&self, namespaces: u64) -> Result<()> {
+        match self {
+            Self::Process(pidfd) => {
+                let flags = CloneFlags::from_bits_retain(namespaces as libc::c_int);
+                setns(pidfd, flags).doing(|| "join the container's namespaces")?;
+                if namespaces & libc::CLONE_NEWUSER as u64 != 0 { become_root() } else { Ok(()) }
+            }
+            Self::Namespaces(joined) => join_in_order(joined),
+        }
+    }
 }
 
 /// Opens the namespaces that the plan joins by path, and makes sure of their kind.
@@ -168,7 +205,7 @@ pub fn open_joined(plan: &Plan) -> Result<Vec<Joined>> {
     Ok(joined)
 }
 
-fn open_namespace(path: &std::path::Path, kind: &NamespaceKind) -> Result<OwnedFd> {
+fn open_namespace(path: &Path, kind: &NamespaceKind) -> Result<OwnedFd> {
     use std::os::unix::fs::OpenOptionsExt;
     let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     let fd = OwnedFd::from(file);
@@ -178,7 +215,10 @@ fn open_namespace(path: &std::path::Path, kind: &NamespaceKind) -> Result<OwnedF
     };
     if found != kind.flag {
         let is = NAMESPACE_KINDS.iter().find(|kind| kind.flag == found).map_or("other", |kind| kind.name);
-        return Err(Error::new(crate::error::Kind::Config, format!("it is a namespace of type {is}, not {}", kind.name)));
+        return Err(Error::new(
+            crate::error::Kind::Config,
+            format!("it is a namespace of type {is}, not {}", kind.name),
+        ));
     }
     Ok(fd)
 }

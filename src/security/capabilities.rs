@@ -1,25 +1,21 @@
-//! [init] The five sets of capabilities(7).
+//! [init] The five sets of capabilities(7), as masks: bit n for capability n.
 
-use caps::{CapSet, Capability};
-
-use crate::error::{Context, Error, Result};
-use crate::plan::Capabilities;
+use crate::error::{Context, Result};
+use crate::plan::{CAPABILITIES, Capabilities};
 use crate::sys::process;
 
-fn from_caps(error: caps::errors::CapsError) -> Error {
-    Error::other(error.to_string())
+/// The capabilities of a mask: number and name.
+fn each(mask: u64) -> impl Iterator<Item = (u8, &'static str)> {
+    (0..).zip(CAPABILITIES).filter(move |(number, _)| mask & (1 << number) != 0)
 }
 
 /// Takes everything but `wanted` out of the bounding set. Needs CAP_SETPCAP, so it comes before the user changes.
 pub fn drop_bounding(wanted: &Capabilities, last_capability: u8) -> Result<()> {
-    for capability in caps::all() {
-        let is_known = capability.index() <= last_capability;
-        if is_known && wanted.bounding & capability.bitmask() == 0 {
-            caps::drop(None, CapSet::Bounding, capability)
-                .map_err(from_caps)
-                .property(|| "process.capabilities.bounding")
-                .doing(|| format!("drop {capability}"))?;
-        }
+    // A kernel that knows more than this program has numbers without a name here.
+    for number in (0..=last_capability).filter(|number| wanted.bounding & (1 << number) == 0) {
+        process::drop_bounding(number)
+            .property(|| "process.capabilities.bounding")
+            .doing(|| format!("drop capability {number}"))?;
     }
     Ok(())
 }
@@ -27,9 +23,9 @@ pub fn drop_bounding(wanted: &Capabilities, last_capability: u8) -> Result<()> {
 /// What of `wanted` this process can have: the kernel refuses a whole set for one capability that is not there.
 ///
 /// Gives the reduced sets and the names of what is missing.
-pub fn available(wanted: Capabilities, held: u64) -> (Capabilities, Vec<String>) {
+pub fn available(wanted: Capabilities, held: u64) -> (Capabilities, Vec<&'static str>) {
     let asked = wanted.permitted | wanted.effective | wanted.inheritable;
-    let missing = caps::all().into_iter().filter(|c| asked & !held & c.bitmask() != 0).map(|c| c.to_string());
+    let missing = each(asked & !held).map(|(_, name)| name);
     let permitted = wanted.permitted & held;
     let inheritable = wanted.inheritable & held;
     let reduced = Capabilities {
@@ -49,20 +45,11 @@ pub fn apply(wanted: &Capabilities) -> Result<()> {
         .property(|| "process.capabilities")
         .doing(|| "set capabilities")?;
     // A change of user cleared the ambient set; the caller's own may still be there without one.
-    caps::clear(None, CapSet::Ambient).map_err(from_caps).doing(|| "clear ambient capabilities")?;
-    for capability in caps::all() {
-        if wanted.ambient & capability.bitmask() != 0 {
-            raise_ambient(capability)?;
-        }
+    process::clear_ambient().doing(|| "clear ambient capabilities")?;
+    for (number, name) in each(wanted.ambient) {
+        process::raise_ambient(number).property(|| "process.capabilities.ambient").doing(|| format!("raise {name}"))?;
     }
     Ok(())
-}
-
-fn raise_ambient(capability: Capability) -> Result<()> {
-    caps::raise(None, CapSet::Ambient, capability)
-        .map_err(from_caps)
-        .property(|| "process.capabilities.ambient")
-        .doing(|| format!("raise {capability}"))
 }
 
 #[cfg(test)]
@@ -71,8 +58,7 @@ mod tests {
 
     #[test]
     fn what_is_not_held_is_left_out_and_named() {
-        let kill = Capability::CAP_KILL.bitmask();
-        let chown = Capability::CAP_CHOWN.bitmask();
+        let (chown, kill) = (1 << 0, 1 << 5);
         let both = kill | chown;
         let wanted =
             Capabilities { bounding: both, permitted: both, effective: both, inheritable: chown, ambient: both };

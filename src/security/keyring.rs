@@ -7,8 +7,9 @@ use nix::errno::Errno;
 use crate::error::{Context, Result};
 use crate::sys::process;
 
-/// KEY_USR_SEARCH: the container's user may find keys in the keyring (keyctl_setperm(3)).
-const USER_SEARCH: u32 = 0x0008_0000;
+/// What the kernel gives a new session keyring (all to its possessor, viewing and reading to its user), and
+/// KEY_USR_SEARCH: the container's user may find keys in it (keyctl_setperm(3)).
+const PERMISSIONS: u32 = 0x3f13_0000 | 0x0008_0000;
 
 /// Joins a new session keyring named after the container.
 ///
@@ -20,6 +21,5 @@ pub fn join(name: &str) -> Result<()> {
         Err(Errno::ENOSYS | Errno::EPERM) => return Ok(()),
         other => other.doing(doing)?,
     };
-    let permissions = process::keyring_permissions(id).doing(doing)?;
-    process::set_keyring_permissions(id, permissions | USER_SEARCH).doing(doing)
+    process::set_keyring_permissions(id, PERMISSIONS).doing(doing)
 }

@@ -138,7 +138,8 @@ mod tests {
     fn digits_are_numbers_and_nothing_else_is() {
         assert_eq!(UserSpec::parse("5").unwrap(), UserSpec::Ids { uid: 5, gid: None });
         assert_eq!(UserSpec::parse("5:6").unwrap(), UserSpec::Ids { uid: 5, gid: Some(6) });
-        for bad in ["", "-1", "+0", " 0", "0x1", "4294967296", "4294967295", "1000:4294967296", ":", "1:", ":1", "a b"] {
+        for bad in ["", "-1", "+0", " 0", "0x1", "4294967296", "4294967295", "1000:4294967296", ":", "1:", ":1", "a b"]
+        {
             assert!(UserSpec::parse(bad).is_err(), "{bad:?}");
         }
     }

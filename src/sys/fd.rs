@@ -3,8 +3,20 @@
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 
 use super::check;
+
+/// A file of procfs or sysfs that fits in one page: its first read(2) gives all of it.
+///
+/// std asks for the size first, which is 0, and then reads in ever larger pieces.
+pub fn read_short(path: &str) -> nix::Result<String> {
+    let file = nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let mut page = [0; 4096];
+    let length = nix::unistd::read(&file, &mut page)?;
+    Ok(String::from_utf8_lossy(&page[..length]).into_owned())
+}
 
 /// What close_range(2) does with each descriptor.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,7 +48,8 @@ pub fn close_between(first: RawFd, last: RawFd, how: CloseRange) -> nix::Result<
 }
 
 fn close_listed(first: RawFd, last: RawFd, how: CloseRange) -> nix::Result<()> {
-    let listed = std::fs::read_dir("/proc/self/fd").map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
+    let listed =
+        std::fs::read_dir("/proc/self/fd").map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
     let open: Vec<RawFd> = listed
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|fd| (first..=last).contains(fd))
@@ -80,10 +93,22 @@ pub fn adopt_received(fds: &[RawFd]) -> Vec<OwnedFd> {
     fds.iter().map(|&fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect()
 }
 
+/// Opens /dev/null for each standard stream that the caller closed, so that no other file gets its number.
+pub fn open_standard_streams() -> nix::Result<()> {
+    for number in 0..=2 {
+        if !is_open(number) {
+            // The lowest free number is `number`: those below it are open.
+            let null = nix::fcntl::open("/dev/null", OFlag::O_RDWR, Mode::empty())?;
+            std::mem::forget(null);
+        }
+    }
+    Ok(())
+}
+
 /// The standard streams, which stay open for the whole life of the process.
 pub fn standard_stream(number: RawFd) -> BorrowedFd<'static> {
     debug_assert!((0..=2).contains(&number));
-    // SAFETY: `start_up` in main makes sure that 0, 1 and 2 are open, and nothing in this program closes them.
+    // SAFETY: main opened what was closed of them first thing, and nothing in this program closes them.
     unsafe { BorrowedFd::borrow_raw(number) }
 }
 

@@ -163,6 +163,29 @@ pub fn set_keep_capabilities(keep: bool) -> nix::Result<()> {
     prctl(libc::PR_SET_KEEPCAPS, keep.into()).map(drop)
 }
 
+/// Takes a capability out of the bounding set for good (PR_CAPBSET_DROP).
+pub fn drop_bounding(capability: u8) -> nix::Result<()> {
+    prctl(libc::PR_CAPBSET_DROP, capability.into()).map(drop)
+}
+
+fn ambient(command: c_int, capability: u8) -> nix::Result<()> {
+    // SAFETY: PR_CAP_AMBIENT takes integers only.
+    let returned = unsafe {
+        libc::prctl(libc::PR_CAP_AMBIENT, command as c_ulong, c_ulong::from(capability), 0 as c_ulong, 0 as c_ulong)
+    };
+    Errno::result(returned).map(drop)
+}
+
+/// Empties the ambient set.
+pub fn clear_ambient() -> nix::Result<()> {
+    ambient(libc::PR_CAP_AMBIENT_CLEAR_ALL, 0)
+}
+
+/// Adds a capability that is permitted and inheritable to the ambient set.
+pub fn raise_ambient(capability: u8) -> nix::Result<()> {
+    ambient(libc::PR_CAP_AMBIENT_RAISE, capability)
+}
+
 #[repr(C)]
 struct CapHeader {
     version: u32,
@@ -207,7 +230,6 @@ pub fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> nix
 }
 
 const KEYCTL_JOIN_SESSION_KEYRING: c_int = 1;
-const KEYCTL_DESCRIBE: c_int = 6;
 const KEYCTL_SETPERM: c_int = 5;
 
 /// Joins a session keyring called `name`, a new one if there is none, and gives its serial number (keyctl(2)).
@@ -216,18 +238,7 @@ pub fn join_session_keyring(name: &CStr) -> nix::Result<i32> {
     check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) }).map(|id| id as i32)
 }
 
-/// Permission mask of key `id`, the hexadecimal fourth field of its description.
-pub fn keyring_permissions(id: i32) -> nix::Result<u32> {
-    // Type, ids and permissions before the name, which is as long as a container's id.
-    let mut text = [0u8; 512];
-    // SAFETY: `text` is valid for writes of its length.
-    let length =
-        check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_DESCRIBE, id, text.as_mut_ptr(), text.len()) })?;
-    let text = text.get(..length as usize).ok_or(Errno::EINVAL)?;
-    let field = text.split(|&b| b == b';').nth(3).and_then(|f| std::str::from_utf8(f).ok());
-    field.and_then(|f| u32::from_str_radix(f, 16).ok()).ok_or(Errno::EINVAL)
-}
-
+/// Sets the permission mask of key `id` (keyctl_setperm(3)).
 pub fn set_keyring_permissions(id: i32, permissions: u32) -> nix::Result<()> {
     // SAFETY: takes integers only.
     check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_SETPERM, id, permissions) }).map(drop)
@@ -241,12 +252,21 @@ pub fn exit_now(code: i32) -> ! {
 
 /// Sets a signal back to its default action; also the two that the C library keeps for itself and does not let be changed.
 pub fn default_signal(signal: c_int) -> nix::Result<()> {
-    // struct sigaction of the kernel, all zero: SIG_DFL, no flags, no restorer, empty mask.
-    let default = [0u64; 4];
+    set_action(signal, libc::SIG_DFL)
+}
+
+/// Lets a signal do nothing.
+pub fn ignore_signal(signal: c_int) -> nix::Result<()> {
+    set_action(signal, libc::SIG_IGN)
+}
+
+fn set_action(signal: c_int, action: libc::sighandler_t) -> nix::Result<()> {
+    // struct sigaction of the kernel: handler, then no flags, no restorer, empty mask.
+    let action = [action as u64, 0, 0, 0];
     let old: *mut u64 = std::ptr::null_mut();
-    // SAFETY: `default` is as large as the kernel's struct sigaction, a null old action is allowed, and 8 is the size of its
-    // signal set; SIG_DFL installs no handler, so nothing of this program runs in signal context.
-    check(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, 8usize) }).map(drop)
+    // SAFETY: `action` is as large as the kernel's struct sigaction, a null old action is allowed, and 8 is the size of its
+    // signal set; SIG_DFL and SIG_IGN install no handler, so nothing of this program runs in signal context.
+    check(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), old, 8usize) }).map(drop)
 }
 
 /// Sets limits of another process (prlimit(2)); `resource` is an RLIMIT_* number.

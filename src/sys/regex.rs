@@ -13,7 +13,8 @@ impl Regex {
         let pattern = CString::new(pattern).map_err(|_| "it holds a NUL".to_owned())?;
         let mut compiled = MaybeUninit::uninit();
         // SAFETY: `pattern` is a C string; regcomp writes the expression that `compiled` has room for.
-        let code = unsafe { libc::regcomp(compiled.as_mut_ptr(), pattern.as_ptr(), libc::REG_EXTENDED | libc::REG_NOSUB) };
+        let code =
+            unsafe { libc::regcomp(compiled.as_mut_ptr(), pattern.as_ptr(), libc::REG_EXTENDED | libc::REG_NOSUB) };
         if code != 0 {
             return Err(describe(code));
         }

@@ -8,12 +8,14 @@ from harness import (
     CGROUP,
     IS_CGROUP_V2,
     MIB,
+    Daemon,
     Engine,
     Outcome,
     Rig,
     Running,
     case,
     check,
+    echoed,
     expect,
     inside_limits,
     on_terminal,
@@ -43,13 +45,12 @@ class Containerd(Engine):
             address = "{rig.dir}/containerd.sock"
             """,
         )
-        self.daemon = Running(["containerd", f"--config={config}", "--log-level=warn"], rig.env)
+        self.daemon = Daemon(["containerd", f"--config={config}", "--log-level=warn"], rig)
         wait_until(lambda: self.ctr("version").code == 0, "containerd answers")
         expect(self.ctr("image", "import", str(rig.image_archive())))
 
     def stop(self) -> None:
-        self.daemon.process.terminate()
-        self.daemon.finish()
+        self.daemon.stop()
 
     def remove_all(self) -> None:
         for name in self.ctr("task", "list", "--quiet").text.split():
@@ -118,8 +119,9 @@ class Containerd(Engine):
 
     @case("2 MB go in by stdin and come out by stdout unchanged")
     def run_two_megabytes(self) -> None:
+        # ctr does not print what it has not yet read when the process ends, with any runtime: the process has to wait.
         data = os.urandom(2 * MIB)
-        expect(self.run("cat", stdin=data), out=data)
+        expect(echoed([*self.argv, *self.run_argv("run", "--rm"), "cat"], self.rig.env, data), out=data)
 
     @case("run --tty has a terminal that can be typed on")
     def run_on_terminal(self) -> None:
@@ -213,7 +215,7 @@ class Containerd(Engine):
         name, data = self.detached("exec"), os.urandom(2 * MIB)
         for code in (0, 3, 137):
             expect(self.ctr("task", "exec", f"--exec-id=e{code}", name, "sh", "-c", f"exit {code}"), code=code)
-        expect(self.ctr("task", "exec", "--exec-id=cat", name, "cat", stdin=data), out=data)
+        expect(echoed([*self.argv, "task", "exec", "--exec-id=cat", name, "cat"], self.rig.env, data), out=data)
         expect(
             self.ctr(
                 "task", "exec", "--exec-id=user", "--user=1000:1000", "--cwd=/tmp", name, "sh", "-c", "id -u; pwd"

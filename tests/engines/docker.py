@@ -8,6 +8,7 @@ from harness import (
     CGROUP,
     IS_CGROUP_V2,
     MIB,
+    Daemon,
     Engine,
     Outcome,
     Rig,
@@ -55,13 +56,12 @@ class Docker(Engine):
                 }
             ),
         )
-        self.daemon = Running(["dockerd", f"--config-file={config}"], rig.env)
+        self.daemon = Daemon(["dockerd", f"--config-file={config}"], rig)
         wait_until(lambda: self.docker("version").code == 0, "dockerd answers")
         expect(self.docker("load", f"--input={rig.image_archive()}"))
 
     def stop(self) -> None:
-        self.daemon.process.terminate()
-        self.daemon.finish()
+        self.daemon.stop()
 
     def remove_all(self) -> None:
         if names := self.docker("ps", "--all", "--quiet").text.split():

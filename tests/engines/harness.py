@@ -13,6 +13,7 @@ import struct
 import subprocess
 import tarfile
 import termios
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -153,6 +154,33 @@ class Running:
             done = Outcome(self.argv, self.process.wait(), hang.stdout or b"", hang.stderr or b"")
             raise Hang(f"{done.describe(f'an end within {seconds:.0f} s')}\nrunning:\n{others}") from None
         return Outcome(self.argv, self.process.returncode, out, err)
+
+
+def echoed(argv: list[str], env: dict[str, str], data: bytes) -> Outcome:
+    """Gives `data` to a command that prints what it reads, and ends its stdin only when as much has come back."""
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+    killer = threading.Timer(DEADLINE, process.kill)
+    killer.start()
+    writer = threading.Thread(target=lambda: (process.stdin.write(data), process.stdin.flush()))
+    writer.start()
+    out = process.stdout.read(len(data))
+    writer.join()
+    rest, err = process.communicate()
+    killer.cancel()
+    return Outcome(argv, process.returncode, out + rest, err)
+
+
+class Daemon:
+    """An engine's daemon; what it says goes to a file, as a pipe that nobody reads would stop it."""
+
+    def __init__(self, argv: list[str], rig: "Rig") -> None:
+        self.log = rig.dir / "daemon.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=rig.env)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(DEADLINE)
 
 
 def on_terminal(

@@ -660,7 +660,12 @@ class Podman(Engine):
     def build(self) -> None:
         # buildah calls create, start, state, kill and delete itself, and reads what state prints.
         context = self.rig.directory("context")
-        lines = [f"FROM {self.rig.IMAGE}", "RUN echo built >/file && id -u >>/file", "USER user", "RUN id -un >/tmp/user"]
+        lines = [
+            f"FROM {self.rig.IMAGE}",
+            "RUN echo built >/file && id -u >>/file",
+            "USER user",
+            "RUN id -un >/tmp/user",
+        ]
         (context / "Containerfile").write_text("\n".join(lines))
         # What buildah calls the parent is the step's own cgroup.
         options = ["--isolation=oci", "--network=none", f"--cgroup-parent=/{self.rig.cgroup}/build", "--tag=built"]

@@ -118,15 +118,17 @@ fn overwrite(ctx: &Context, privileged: bool, program: &str) -> Outcome {
     }
     bundle.executable("/bin/script", "#!/proc/self/exe\n")?;
     symlink("/proc/self/exe", bundle.rootfs.join("bin/link"))?;
-    // Opening it waits for a reader who never comes: the runtime stays long enough to be seized.
-    let fifo = bundle.rootfs.join("tmp/fifo");
-    mknod(&fifo, SFlag::S_IFIFO, Mode::from_bits_truncate(0o666), 0)?;
+    // Opening its state waits for a writer who never comes: the runtime stays long enough to be seized.
+    bundle.directory("/tmp/root/id")?;
+    for file in ["state.json", "status"] {
+        mknod(&bundle.rootfs.join("tmp/root/id").join(file), SFlag::S_IFIFO, Mode::from_bits_truncate(0o666), 0)?;
+    }
     bundle.guest(&["ready", ",", "attack", "exe-overwrite"]);
     let mut container = bundle.start()?;
     container.hear("ready")?;
     for _ in 0..3 {
         // However it ends: the attacker kills it.
-        container.exec_command(&[], &[program, "--log", "/tmp/fifo", "list"]).run()?;
+        container.exec_command(&[], &[program, "--root", "/tmp/root", "state", "id"]).run()?;
         container.exec_command(&[], &[program]).run()?;
     }
     stop_attack(&bundle)?;
@@ -134,7 +136,10 @@ fn overwrite(ctx: &Context, privileged: bool, program: &str) -> Outcome {
     check!(fs::read(&copy)? == before, "the runtime's binary was overwritten: {attack}");
     // Without CAP_SYS_PTRACE only what runs in the container as its program can be seized: a dynamic binary finds no libraries.
     let visible = privileged || ctx.peer == Peer::Kelson;
-    check!(!visible || attack["seized"].as_u64() > Some(0), "the attack did not see the runtime, the test shows nothing: {attack}");
+    check!(
+        !visible || attack["seized"].as_u64() > Some(0),
+        "the attack did not see the runtime, the test shows nothing: {attack}"
+    );
     check_eq!(attack["written"], json!(0), "descriptors of the runtime's binary that could be written ({attack})");
     Ok(())
 }
@@ -184,7 +189,8 @@ fn ptrace_fd_spy(ctx: &Context) -> Outcome {
     let nsenter = ctx.need_program("nsenter")?;
     let target = format!("--target={}", container.pid()?);
     let go = ctx.dir.join("go");
-    let careless = ctx.command(&nsenter.to_string_lossy()).args(["--pid", &target]).arg(&ctx.guest).arg("until").arg(&go);
+    let careless =
+        ctx.command(&nsenter.to_string_lossy()).args(["--pid", &target]).arg(&ctx.guest).arg("until").arg(&go);
     let careless = careless.spawn()?;
     eventually(ctx.patience, "the spy sees the host's root of a careless process", || leaked.exists().then_some(()))?;
     fs::write(go, "")?;
@@ -287,7 +293,12 @@ fn fd_leak_inherited(ctx: &Context) -> Outcome {
     for line in lines.lines() {
         let line: Value = serde_json::from_str(line)?;
         let numbers: BTreeSet<&str> = line["fds"].as_object().into_iter().flatten().map(|(k, _)| k.as_str()).collect();
-        check!(numbers.iter().all(|n| ["0", "1", "2"].contains(n)), "descriptors of hook {}: {}", line["name"], line["fds"]);
+        check!(
+            numbers.iter().all(|n| ["0", "1", "2"].contains(n)),
+            "descriptors of hook {}: {}",
+            line["name"],
+            line["fds"]
+        );
     }
     Ok(())
 }
@@ -299,14 +310,21 @@ fn fd_leak_of_the_waiting_init(ctx: &Context) -> Outcome {
     container.create_command()?.fd(7, File::open("/")?).fd(9, File::open("/proc/self")?).run()?.ok()?;
     let pid = container.pid()?;
     let root = fs::metadata(format!("/proc/{pid}/root"))?;
-    check!(root.ino() != fs::metadata("/")?.ino() || root.dev() != fs::metadata("/")?.dev(), "init has the host's root");
+    check!(
+        root.ino() != fs::metadata("/")?.ino() || root.dev() != fs::metadata("/")?.dev(),
+        "init has the host's root"
+    );
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
         let entry = entry?.path();
         let link = fs::read_link(&entry)?;
         let meta = fs::metadata(&entry)?;
-        let is_own_root = (meta.dev(), meta.ino()) == (root.dev(), root.ino());
         let what = format!("{} of the waiting init, {}", entry.display(), link.display());
-        check!(!meta.is_dir() || is_own_root, "{what}, is a directory outside of the container");
+        // A procfs of its own PID namespace shows nothing that the container would not see.
+        let is_own_root = (meta.dev(), meta.ino()) == (root.dev(), root.ino());
+        let is_own_procfs = nix::sys::statfs::statfs(&entry)?.filesystem_type() == nix::sys::statfs::PROC_SUPER_MAGIC
+            && meta.dev() != fs::metadata("/proc")?.dev();
+        check!(!meta.is_dir() || is_own_root || is_own_procfs, "{what}, is a directory outside of the container");
+        check!(!link.starts_with("/sys/fs/cgroup"), "{what}, is a file of the host's cgroups");
     }
     Ok(())
 }
@@ -353,7 +371,10 @@ fn mount_over_proc(ctx: &Context) -> Outcome {
         let source = host.join(destination.trim_start_matches("/proc").trim_start_matches('/'));
         fs::write(&fake, "fake")?;
         let mut bundle = ctx.bundle()?;
-        bundle.mount(destination, "bind", &source, &["bind", "rw"]).remove("/linux/readonlyPaths").remove("/linux/maskedPaths");
+        bundle
+            .mount(destination, "bind", &source, &["bind", "rw"])
+            .remove("/linux/readonlyPaths")
+            .remove("/linux/maskedPaths");
         bundle.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"})).guest(&["ready", ",", "sleep"]);
         let mut container = bundle.container()?;
         let create = container.create()?;
@@ -361,7 +382,11 @@ fn mount_over_proc(ctx: &Context) -> Outcome {
         if create.code == 0 {
             let nsenter = ctx.need_program("nsenter")?;
             let net = format!("--net=/proc/{}/ns/net", container.pid()?);
-            let read = ctx.command(&nsenter.to_string_lossy()).arg(net).args(["cat", "/proc/sys/net/ipv4/ip_forward"]).run()?;
+            let read = ctx
+                .command(&nsenter.to_string_lossy())
+                .arg(net)
+                .args(["cat", "/proc/sys/net/ipv4/ip_forward"])
+                .run()?;
             check_eq!(read.ok()?.out(), "1\n", "the real ip_forward after a mount over {destination}");
         }
     }
@@ -484,7 +509,11 @@ fn mask_is_null(bundle: &mut Bundle<'_>) -> Outcome<bool> {
     let text = fs::read_to_string(&keys)?;
     container.delete_force()?.ok()?;
     let begin: String = text.chars().take(40).collect();
-    check_eq!((meta.mode() & SFlag::S_IFMT.bits(), meta.rdev()), (SFlag::S_IFCHR.bits(), makedev(1, 3)), "mask ({begin:?})");
+    check_eq!(
+        (meta.mode() & SFlag::S_IFMT.bits(), meta.rdev()),
+        (SFlag::S_IFCHR.bits(), makedev(1, 3)),
+        "mask ({begin:?})"
+    );
     Ok(true)
 }
 
@@ -583,7 +612,9 @@ fn console_symlink(ctx: &Context) -> Outcome {
         }
         bundle.edit(|config| {
             let mount = json!({"destination": "/dev", "type": "bind", "source": volume, "options": ["rbind", "rw"]});
-            config["mounts"].as_array_mut().map(|list| list.insert(1, mount));
+            if let Some(list) = config["mounts"].as_array_mut() {
+                list.insert(1, mount);
+            }
         });
         bundle.set("/process/terminal", true);
         bundle.guest(&["stat", "/etc/target", ",", "stat", "/dev/console", ",", "report"]);
@@ -706,7 +737,8 @@ fn exec_inheritable(ctx: &Context) -> Outcome {
     let mut container = bundle.guest(&["report", ",", "sleep"]).start()?;
     let init = container.report()?;
     let mut process = container.process(&["report"]);
-    process["capabilities"] = json!({"bounding": ["CAP_KILL", "CAP_NET_ADMIN"], "permitted": ["CAP_KILL"], "effective": ["CAP_KILL"]});
+    process["capabilities"] =
+        json!({"bounding": ["CAP_KILL", "CAP_NET_ADMIN"], "permitted": ["CAP_KILL"], "effective": ["CAP_KILL"]});
     let guest = ["/bin/guest", "report"];
     let seen = [
         ("init", init),
@@ -726,9 +758,28 @@ fn exec_user_parse(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
     let container = bundle.guest(&["sleep"]).start()?;
     let bad = [
-        "4294967296", "4294967295", "-1", " 0", "+0", "0 ", "", ":", ":0", "1000:", "1000:4294967296", "1000:4294967295",
-        "1000:-1", "1000:+1", "1000:0:0", "0x0", "1e3", "1000,0", "18446744073709551616", "99999999999999999999999",
-        "1000\n", "٣",
+        "4294967296",
+        "4294967295",
+        "-1",
+        " 0",
+        "+0",
+        "0 ",
+        "",
+        ":",
+        ":0",
+        "1000:",
+        "1000:4294967296",
+        "1000:4294967295",
+        "1000:-1",
+        "1000:+1",
+        "1000:0:0",
+        "0x0",
+        "1e3",
+        "1000,0",
+        "18446744073709551616",
+        "99999999999999999999999",
+        "1000\n",
+        "٣",
     ];
     let mut accepted = vec![];
     for user in bad {
@@ -739,9 +790,15 @@ fn exec_user_parse(ctx: &Context) -> Outcome {
         }
     }
     check!(accepted.is_empty(), "exec --user: {}", accepted.join(", "));
-    for (user, ids) in [("0", (0, 0)), ("1000", (1000, 0)), ("4294967294:4294967294", (4_294_967_294u32, 4_294_967_294u32))] {
+    for (user, ids) in
+        [("0", (0, 0)), ("1000", (1000, 0)), ("4294967294:4294967294", (4_294_967_294u32, 4_294_967_294u32))]
+    {
         let seen = container.exec_command(&["--user", user], &["/bin/guest", "report"]).run()?.ok()?.report()?;
-        check_eq!((seen["uids"][0].clone(), seen["gids"][0].clone()), (json!(ids.0), json!(ids.1)), "exec --user {user}");
+        check_eq!(
+            (seen["uids"][0].clone(), seen["gids"][0].clone()),
+            (json!(ids.0), json!(ids.1)),
+            "exec --user {user}"
+        );
     }
     container.end()
 }
@@ -778,7 +835,9 @@ fn sysctl_key_traversal(ctx: &Context) -> Outcome {
 /// Only what has a namespace, and only if the container has a new one (config-linux.md#sysctl).
 fn sysctl_of_the_host(ctx: &Context) -> Outcome {
     let before = fs::read_to_string("/proc/sys/net/ipv4/ip_forward")?;
-    for key in ["kernel.core_pattern", "vm.overcommit_memory", "kernel.modprobe", "fs.file-max", "debug.exception-trace"] {
+    for key in
+        ["kernel.core_pattern", "vm.overcommit_memory", "kernel.modprobe", "fs.file-max", "debug.exception-trace"]
+    {
         let mut bundle = ctx.bundle()?;
         bundle.edit(|c| c["linux"]["sysctl"] = json!({key: "1"}));
         bundle.guest(&["exit", "0"]).refused(&[])?;
@@ -839,7 +898,10 @@ fn exec_cgroup_traversal(ctx: &Context) -> Outcome {
             // Every line must be the container's own cgroup or below it.
             let lines = seen.as_array().cloned().unwrap_or_default();
             for (line, own) in lines.iter().filter_map(|l| l.as_str()).zip(own) {
-                check!(line.starts_with(own), "exec --cgroup {path:?} left the container's cgroup: {line} is not below {own}");
+                check!(
+                    line.starts_with(own),
+                    "exec --cgroup {path:?} left the container's cgroup: {line} is not below {own}"
+                );
             }
         }
     }
@@ -856,8 +918,8 @@ fn id_validation(ctx: &Context) -> Outcome {
     let absolute = host.to_string_lossy().into_owned();
     let long = "a".repeat(256);
     let bad = [
-        "", ".", "..", "a/b", "a/", "/", "/abs", "../x", &relative, &absolute, "a b", "a\\b", "%s%n", "a\u{1}", "a\nb", "é", "a:b",
-        "a*", "~", "a\u{7f}", &long,
+        "", ".", "..", "a/b", "a/", "/", "/abs", "../x", &relative, &absolute, "a b", "a\\b", "%s%n", "a\u{1}", "a\nb",
+        "é", "a:b", "a*", "~", "a\u{7f}", &long,
     ];
     let mut accepted = vec![];
     for id in bad {
@@ -902,7 +964,13 @@ fn hooks_env(ctx: &Context) -> Outcome {
         bundle.push(&format!("/hooks/{point}"), json!({"path": guest, "args": args, "env": ["ONLY=this"]}));
         bundle.push(&format!("/hooks/{point}"), json!({"path": guest, "args": args}));
     }
-    bundle.guest(&["exit", "0"]).run_command()?.env("OF_THE_CALLER", "1").env("LD_LIBRARY_PATH", "/evil").run()?.ok()?;
+    bundle
+        .guest(&["exit", "0"])
+        .run_command()?
+        .env("OF_THE_CALLER", "1")
+        .env("LD_LIBRARY_PATH", "/evil")
+        .run()?
+        .ok()?;
     let text = fs::read_to_string(&record)?;
     check_eq!(text.lines().count(), 2 * points.len(), "hooks that ran");
     for (index, line) in text.lines().enumerate() {
@@ -969,10 +1037,13 @@ fn passwd_device(ctx: &Context) -> Outcome {
 /// What confines init confines exec as well.
 fn nnp_seccomp_umask_groups(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
-    bundle.set("/process/noNewPrivileges", true).set("/process/user/umask", 0o027).set("/linux/seccomp", json!({
-        "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
-        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 55}],
-    }));
+    bundle.set("/process/noNewPrivileges", true).set("/process/user/umask", 0o027).set(
+        "/linux/seccomp",
+        json!({
+            "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
+            "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 55}],
+        }),
+    );
     let setpriv = ctx.need_program("setpriv")?.to_string_lossy().into_owned();
     let mut container = bundle.guest(&["report", ",", "mkdir", "/tmp/init", ",", "sleep"]).container()?;
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
@@ -988,7 +1059,8 @@ fn nnp_seccomp_umask_groups(ctx: &Context) -> Outcome {
     let mut lines = Lines::new(read);
     let report: Value = serde_json::from_str(&lines.next(ctx.patience)?)?;
     let mkdir: Value = serde_json::from_str(&lines.next(ctx.patience)?)?;
-    let exec = groups("exec").arg(&container.id).args(["/bin/guest", "report", ",", "mkdir", "/tmp/exec"]).run()?.ok()?;
+    let exec =
+        groups("exec").arg(&container.id).args(["/bin/guest", "report", ",", "mkdir", "/tmp/exec"]).run()?.ok()?;
     for (who, report, mkdir) in [
         ("init", report["report"].clone(), mkdir["mkdir"].clone()),
         ("exec", exec.said("report")?, exec.said("mkdir")?),

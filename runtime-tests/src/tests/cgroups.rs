@@ -29,12 +29,16 @@ pub const TESTS: &[Test] = &[
     Test { name: "memory_disable_oom_killer", run: memory_oom },
     Test { name: "memory_unlimited", run: memory_unlimited },
     Test { name: "memory_too_low_names_the_property", run: memory_too_low },
+    Test { name: "memory_kernel_tcp", run: memory_kernel_tcp },
+    Test { name: "memory_use_hierarchy", run: memory_use_hierarchy },
+    Test { name: "memory_check_before_update", run: memory_check },
     Test { name: "cpu_shares", run: cpu_shares },
     Test { name: "cpu_quota_and_period", run: cpu_quota },
     Test { name: "cpu_quota_unlimited", run: cpu_quota_unlimited },
     Test { name: "cpu_burst", run: cpu_burst },
     Test { name: "cpu_idle", run: cpu_idle },
     Test { name: "cpu_idle_and_shares", run: cpu_idle_and_shares },
+    Test { name: "cpu_realtime_period", run: cpu_realtime },
     Test { name: "cpuset", run: cpuset },
     Test { name: "pids_limit", run: pids_limit },
     Test { name: "pids_limit_is_enforced", run: pids_limit_is_enforced },
@@ -42,7 +46,9 @@ pub const TESTS: &[Test] = &[
     Test { name: "pids_limit_zero_is_a_limit", run: pids_limit_zero },
     Test { name: "block_io_weight", run: block_io_weight },
     Test { name: "block_io_throttle", run: block_io_throttle },
+    Test { name: "block_io_throttle_of_every_kind", run: block_io_throttle_all },
     Test { name: "hugepage_limit", run: hugepage_limit },
+    Test { name: "hugepage_reservation", run: hugepage_reservation },
     Test { name: "network_class_and_priorities", run: network },
     Test { name: "unified", run: unified },
     Test { name: "devices_denied_by_default", run: devices_denied },
@@ -382,6 +388,42 @@ fn memory_too_low(ctx: &Context) -> Outcome {
     Ok(())
 }
 
+fn memory_kernel_tcp(ctx: &Context) -> Outcome {
+    limit(
+        ctx,
+        json!({"memory": {"kernelTCP": 52_428_800}}),
+        Expected { v1: ("memory", "memory.kmem.tcp.limit_in_bytes", "52428800"), v2: ("", "", "") },
+    )
+}
+
+fn memory_use_hierarchy(ctx: &Context) -> Outcome {
+    limit(
+        ctx,
+        json!({"memory": {"useHierarchy": true}}),
+        Expected { v1: ("memory", "memory.use_hierarchy", "1"), v2: ("", "", "") },
+    )
+}
+
+/// Says something of update only.
+fn memory_check(ctx: &Context) -> Outcome {
+    limit(
+        ctx,
+        json!({"memory": {"limit": 104_857_600, "checkBeforeUpdate": true}}),
+        Expected { v1: ("memory", "memory.limit_in_bytes", "104857600"), v2: ("memory", "memory.max", "104857600") },
+    )
+}
+
+fn cpu_realtime(ctx: &Context) -> Outcome {
+    if !ctx.cgroups.path("cpu", "/").join("cpu.rt_period_us").exists() {
+        skip!("this kernel has no cpu.rt_period_us");
+    }
+    limit(
+        ctx,
+        json!({"cpu": {"realtimePeriod": 500_000}}),
+        Expected { v1: ("cpu", "cpu.rt_period_us", "500000"), v2: ("", "", "") },
+    )
+}
+
 /// The formula of runc and crun: ceil(10^((l² + 125 l) / 612 − 7/34)), l = log2(shares).
 fn cpu_shares(ctx: &Context) -> Outcome {
     // Older runtimes invert linearly; both are in use.
@@ -500,6 +542,48 @@ fn block_io_throttle(ctx: &Context) -> Outcome {
         Expected {
             v1: ("blkio", "blkio.throttle.read_bps_device", "7:7 1048576"),
             v2: ("io", "io.max", "7:7 rbps=1048576 wbps=max riops=max wiops=max"),
+        },
+    )
+}
+
+fn block_io_throttle_all(ctx: &Context) -> Outcome {
+    let controller = if ctx.is_v2() { "io" } else { "blkio" };
+    ctx.need_controller(controller)?;
+    if !Path::new("/sys/dev/block/7:7").exists() {
+        skip!("no /dev/loop7 on this machine");
+    }
+    let one = |rate: u64| json!([{"major": 7, "minor": 7, "rate": rate}]);
+    let container = sleeper(
+        ctx,
+        controller,
+        json!({"blockIO": {
+            "throttleReadBpsDevice": one(1_048_576), "throttleWriteBpsDevice": one(2_097_152),
+            "throttleReadIOPSDevice": one(100), "throttleWriteIOPSDevice": one(200),
+        }}),
+    )?;
+    if ctx.is_v2() {
+        let seen = container.cgroup_file("io", "io.max")?;
+        check_eq!(seen, "7:7 rbps=1048576 wbps=2097152 riops=100 wiops=200", "io.max");
+    } else {
+        for (file, value) in
+            [("read_bps", 1_048_576), ("write_bps", 2_097_152), ("read_iops", 100), ("write_iops", 200)]
+        {
+            let seen = container.cgroup_file("blkio", &format!("blkio.throttle.{file}_device"))?;
+            check_eq!(seen, format!("7:7 {value}"), "blkio.throttle.{file}_device");
+        }
+    }
+    container.end()
+}
+
+/// Reservations are limited too, where the kernel has that (5.7).
+fn hugepage_reservation(ctx: &Context) -> Outcome {
+    ctx.need_controller("hugetlb")?;
+    limit(
+        ctx,
+        json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4_194_304}]}),
+        Expected {
+            v1: ("hugetlb", "hugetlb.2MB.rsvd.limit_in_bytes", "4194304"),
+            v2: ("hugetlb", "hugetlb.2MB.rsvd.max", "4194304"),
         },
     )
 }

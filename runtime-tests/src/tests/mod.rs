@@ -3,18 +3,19 @@
 use crate::harness::Test;
 
 pub mod attacks;
-pub mod mounts;
-pub mod namespaces;
+pub mod cgroups;
 pub mod exec_errors;
 pub mod hooks;
-pub mod cgroups;
+pub mod lifecycle;
+pub mod mounts;
+pub mod namespaces;
+pub mod overlay;
+pub mod process;
 pub mod refusals;
 pub mod rootfs;
 pub mod rootless;
-pub mod overlay;
-pub mod terminal;
 pub mod seccomp;
-pub mod process;
+pub mod terminal;
 
 /// A module's tests; the full name of a test is `group::test`.
 pub struct Group {
@@ -35,6 +36,7 @@ pub const GROUPS: &[Group] = &[
     Group { name: "seccomp", tests: seccomp::TESTS },
     Group { name: "terminal", tests: terminal::TESTS },
     Group { name: "attacks", tests: attacks::TESTS },
+    Group { name: "lifecycle", tests: lifecycle::TESTS },
     Group { name: "overlay", tests: overlay::TESTS },
     Group { name: "rootless", tests: rootless::TESTS },
 ];

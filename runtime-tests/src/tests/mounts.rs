@@ -179,6 +179,8 @@ const OTHERS: &[Test] = &[
     Test { name: "option_ridmap", run: option_ridmap },
     Test { name: "all_61_options_have_a_test", run: all_options_have_a_test },
     Test { name: "idmap_with_its_own_mappings", run: idmap_with_its_own_mappings },
+    Test { name: "idmap_with_mappings_in_the_option", run: idmap_in_the_option },
+    Test { name: "idmap_relative_to_the_user_namespace", run: idmap_relative },
     Test { name: "idmap_without_a_user_namespace", run: idmap_without_a_user_namespace },
     Test { name: "ro_and_rro_are_enforced", run: ro_and_rro_are_enforced },
     Test { name: "nosuid_noexec_nodev_are_enforced", run: noexec_is_enforced },
@@ -471,6 +473,26 @@ fn idmap_with_its_own_mappings(ctx: &Context) -> Outcome {
             "gidMappings": [{"containerID": 0, "hostID": 100_006, "size": 10}],
         }),
     );
+    check_eq!(owner(&mut bundle, "/mnt/t/file")?, (5, 6), "owner in the idmapped mount");
+    Ok(())
+}
+
+/// crun's extension, which podman passes on: file system id, host id, count.
+fn idmap_in_the_option(ctx: &Context) -> Outcome {
+    idmap_option(ctx, "idmap=uids=0-100005-10;gids=0-100006-10")
+}
+
+/// With `@` the second number is an id of the container.
+fn idmap_relative(ctx: &Context) -> Outcome {
+    idmap_option(ctx, "idmap=uids=@0-5-10;gids=@0-6-10")
+}
+
+fn idmap_option(ctx: &Context, option: &str) -> Outcome {
+    idmap_needs(ctx)?;
+    let tree = Tree::new(ctx, NONE, NONE)?;
+    let mut bundle = ctx.bundle()?;
+    bundle.user_namespace(&[(0, 100_000, 65536)])?;
+    bundle.mount("/mnt/t", "bind", &tree.dir, &["bind", option]);
     check_eq!(owner(&mut bundle, "/mnt/t/file")?, (5, 6), "owner in the idmapped mount");
     Ok(())
 }

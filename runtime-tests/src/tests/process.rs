@@ -271,12 +271,8 @@ fn rlimits_with_a_user_namespace(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
     bundle.user_namespace(&[(0, 100_000, 65536)])?;
     bundle.set("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 4096}]));
-    let seen = bundle
-        .run_command()?
-        .before_exec(BeforeExec::Rlimit(libc::RLIMIT_NOFILE, 512, 4096))
-        .run()?
-        .ok()?
-        .report()?;
+    let seen =
+        bundle.run_command()?.before_exec(BeforeExec::Rlimit(libc::RLIMIT_NOFILE, 512, 4096)).run()?.ok()?.report()?;
     check_eq!(seen.rlimit("RLIMIT_NOFILE"), (100, 4096), "RLIMIT_NOFILE");
     Ok(())
 }
