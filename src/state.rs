@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -124,13 +124,24 @@ pub struct Locked {
 #[derive(Debug)]
 pub struct Reserved(Option<Locked>);
 
+/// Locks a container's directory: the one that has the name when the lock is held, not one that was removed meanwhile.
+///
+/// # Errors
+/// `ENOENT` if there is none.
 fn lock(dir: &Path) -> Result<Flock<File>> {
-    let mut file = fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(dir)?;
     loop {
-        file = match Flock::lock(file, FlockArg::LockExclusive) {
-            Err((file, Errno::EINTR)) => file,
-            other => return other.map_err(|(_, errno)| errno.into()),
+        let mut file =
+            fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(dir)?;
+        let lock = loop {
+            file = match Flock::lock(file, FlockArg::LockExclusive) {
+                Err((file, Errno::EINTR)) => file,
+                other => break other.map_err(|(_, errno)| errno)?,
+            };
         };
+        let (held, named) = (lock.metadata()?, fs::symlink_metadata(dir)?);
+        if (held.dev(), held.ino()) == (named.dev(), named.ino()) {
+            return Ok(lock);
+        }
     }
 }
 
@@ -160,7 +171,12 @@ pub fn reserve(root: &Path, id: &str) -> Result<Reserved> {
         }
         other => other.doing(|| format!("make the state directory {}", dir.display()))?,
     }
-    let lock = lock(&dir).doing(|| format!("lock {}", dir.display()))?;
+    // A `delete --force` between the two may have removed it: ENOENT. One that another create made since then is not ours.
+    let lock =
+        lock(&dir).doing(|| format!("lock {}", dir.display())).hint(|| "was it deleted while it was created?")?;
+    if dir.join("state.json").exists() {
+        return Err(Error::state(format!("container {id:?} was deleted and created by others while it was created")));
+    }
     Ok(Reserved(Some(Locked { dir, lock })))
 }
 

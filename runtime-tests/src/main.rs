@@ -55,7 +55,7 @@ fn run() -> Result<ExitCode, String> {
     let mut list = false;
     let mut parser = lexopt::Parser::from_env();
     let text = |p: &mut lexopt::Parser| -> Result<String, String> {
-        p.value().and_then(|v| Ok(v.string()?)).map_err(|e| e.to_string())
+        p.value().and_then(|v| v.string()).map_err(|e| e.to_string())
     };
     while let Some(arg) = parser.next().map_err(|e| e.to_string())? {
         match arg {

@@ -128,6 +128,10 @@ pub fn apply(record: &Record, resources: &Resources, fresh: &BTreeSet<String>) -
 fn write_all(assignments: &[Assignment]) -> Result<()> {
     let mut held_back: Option<&Assignment> = None;
     for assignment in assignments {
+        if assignment.version == Version::V2 && (assignment.write.file == "pids.max" && assignment.write.value == "0") {
+            // clone3(2) into such a cgroup is refused: Cgroup::close_to_newcomers writes it when init is born.
+            continue;
+        }
         let result = write_one(&assignment.path, &assignment.write);
         match result {
             // In a cgroup that was there before, the new limit may be above the old one of memory and swap together.

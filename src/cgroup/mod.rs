@@ -231,6 +231,18 @@ impl Cgroup {
         &self.record
     }
 
+    /// Writes what would keep the container's process from being born: a limit of no process at all, on v2.
+    pub fn close_to_newcomers(&self, resources: &Resources) -> Result<()> {
+        match self.record.unified() {
+            Some(path) if resources.pids_limit == Some(0) && self.record.version() == Version::V2 => {
+                files::write(&path.join("pids.max"), "0")
+                    .property(|| "linux.resources.pids.limit")
+                    .doing(|| "write \"0\" to pids.max")
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Leaves the cgroups as they are; the record goes into state.json.
     pub fn keep(mut self) -> Record {
         self.is_kept = true;

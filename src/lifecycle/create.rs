@@ -231,6 +231,7 @@ fn make(runtime: &Runtime, options: &cli::Create, loaded: Loaded, until: Until, 
     let mut child = parent::spawn(&mut setup)?;
     drop(setup);
     child.wait_for_birth(signals)?;
+    cgroup.close_to_newcomers(&plan.resources)?;
     state.pid = child.pid().as_raw();
     state.start_time = state::start_time(child.pid())?;
     if plan.hooks.run_in_create() {

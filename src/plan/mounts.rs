@@ -217,6 +217,8 @@ struct Options {
     superblock: FlagChange,
     /// What is no option of ours: for the file system, in order.
     data: Vec<String>,
+    /// Position in `options` of the first of them that is no `key=value`.
+    first_word: usize,
 }
 
 impl Options {
@@ -234,7 +236,12 @@ impl Options {
                     }
                     // mount(8) writes nothing for it either.
                     None if option.is_empty() => {}
-                    None => out.data.push(option.to_string()),
+                    None => {
+                        if !option.contains('=') && out.data.iter().all(|earlier| earlier.contains('=')) {
+                            out.first_word = i;
+                        }
+                        out.data.push(option.to_string());
+                    }
                 },
             }
         }
@@ -327,7 +334,8 @@ impl Options {
             }
             return Ok(());
         };
-        let error = Error::config(property("options"), format!("unknown option {option:?}"));
+        let property = property(&format!("options[{}]", self.first_word));
+        let error = Error::config(property, format!("unknown option {option:?}"));
         Err(match suggestion(option, mount_options()) {
             Some(meant) => error.hint(format!("did you mean {meant:?}?")),
             None => error.hint(format!("{what} takes no data for a file system")),

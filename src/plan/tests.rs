@@ -1394,7 +1394,7 @@ mod warnings {
                 "config.json: unknown property mounts[1].option, ignored (did you mean \"options\"?)",
                 "config.json: unknown property mounts[1].xyz, ignored",
                 "config.json: unknown property process.Cwd, ignored (did you mean \"cwd\"?)",
-                "config.json: unknown property process[\"a~0b/c\"], ignored",
+                "config.json: unknown property process[\"a~0b~1c\"], ignored",
                 "config.json: property windows is for another platform, ignored",
             ]
         );

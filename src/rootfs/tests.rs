@@ -136,7 +136,8 @@ fn set_up(plan: &Plan) -> Result<()> {
     rootfs.write_sysctls()?;
     rootfs.mask_paths()?;
     rootfs.protect_readonly_paths()?;
-    rootfs.protect_root()
+    rootfs.protect_root()?;
+    rootfs.set_root_propagation()
 }
 
 fn refusal(plan: &Plan) -> String {

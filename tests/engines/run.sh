@@ -1,8 +1,8 @@
 #!/bin/bash
 # Drives Debian 12's engines with a runtime: tests/engines/run.sh RUNTIME [podman|containerd|docker …] [--only TEXT]
 #
-# Installs what is missing, then runs everything as root inside mount, network and PID namespaces of its own, with
-# private /run and /dev/shm: no state, socket, mount, network device or process can outlive it. Offline: the image is
+# Installs what is missing, then runs everything as root inside mount, network and PID namespaces of its own, with a
+# private /run and the like: no state, socket, mount, network device or process can outlive it. Offline: the image is
 # made from busybox-static. With CI=true an engine that cannot be had is a failure, otherwise it is skipped.
 # Exit code: 0 all passed, 1 a case failed, 2 wrong use.
 set -euo pipefail
@@ -60,7 +60,7 @@ refuse() {
 [[ $(id -u) -eq 0 ]] || refuse "the engines are driven as root"
 runtime=$(realpath -e -- "$1") || exit 2
 [[ -x $runtime ]] || refuse "$runtime is not executable"
-[[ $runtime != /run/* && $runtime != /dev/shm/* ]] || refuse "$runtime is hidden by the private /run and /dev/shm"
+[[ $runtime != /run/* && $runtime != /dev/shm/* ]] || refuse "$runtime is hidden by the private /run"
 shift
 
 engines=() only=
@@ -86,15 +86,21 @@ install_missing "${needed[@]}"
 
 # Every cgroup of this run is below this name; what the engines themselves never remove goes at the end.
 cgroup=kelson-engines-$$
-remove_cgroups() {
+clean_up() {
     find /sys/fs/cgroup -depth -type d -path "*/$cgroup*" -exec rmdir {} + 2>/dev/null || true
+    # Only what is empty: made below to have something to mount on.
+    rmdir "${fixed[@]}" 2>/dev/null || true
 }
-trap remove_cgroups EXIT
+# Where CNI keeps addresses and podman a cache, whatever their options say.
+fixed=(/var/lib/cni /var/lib/containers)
+trap clean_up EXIT
 
 # The shell stays as PID 1: it reaps the conmons and shims that daemonize. Killing unshare kills all.
 unshare --mount --net --pid --fork --kill-child --mount-proc --propagation private \
     bash -c '
-        mount -t tmpfs -o mode=755 tmpfs /run && mount -t tmpfs -o mode=1777 tmpfs /dev/shm || exit 2
+        for directory in /run /dev/shm /var/lib/cni /var/lib/containers; do
+            mkdir -p "$directory" && mount -t tmpfs -o mode=755 tmpfs "$directory" || exit 2
+        done
         busybox ip link set lo up || exit 2
         "$@"
         exit $?' engines \

@@ -4,6 +4,8 @@ use crate::harness::Test;
 
 pub mod attacks;
 pub mod cgroups;
+pub mod chaos;
+pub mod cli;
 pub mod exec_errors;
 pub mod hooks;
 pub mod lifecycle;
@@ -37,6 +39,8 @@ pub const GROUPS: &[Group] = &[
     Group { name: "terminal", tests: terminal::TESTS },
     Group { name: "attacks", tests: attacks::TESTS },
     Group { name: "lifecycle", tests: lifecycle::TESTS },
+    Group { name: "cli", tests: cli::TESTS },
+    Group { name: "chaos", tests: chaos::TESTS },
     Group { name: "overlay", tests: overlay::TESTS },
     Group { name: "rootless", tests: rootless::TESTS },
 ];
