@@ -169,4 +169,4 @@ deps-bench: deps-build deps-python deps-busybox
 	@scripts/need strace=strace golang-github-containers-common patchelf=patchelf
 
 # Tests that take long: left out of the quick runs.
-LONG := --skip killed --skip stress --skip leak
+LONG := --skip chaos::

@@ -19,7 +19,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -117,30 +116,29 @@ pub fn default_root(rootless: bool) -> PathBuf {
 #[derive(Debug)]
 pub struct Locked {
     dir: PathBuf,
-    lock: Flock<File>,
+    lock: File,
 }
 
 /// A container's directory while create is under way: dropping it removes the directory.
 #[derive(Debug)]
 pub struct Reserved(Option<Locked>);
 
-/// Locks a container's directory: the one that has the name when the lock is held, not one that was removed meanwhile.
+/// Locks a container's directory (flock(2)): the one that has the name when the lock is held, not one that was removed
+/// meanwhile. Closing the file unlocks it.
 ///
 /// # Errors
 /// `ENOENT` if there is none.
-fn lock(dir: &Path) -> Result<Flock<File>> {
+fn lock(dir: &Path) -> Result<File> {
     loop {
-        let mut file =
-            fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(dir)?;
-        let lock = loop {
-            file = match Flock::lock(file, FlockArg::LockExclusive) {
-                Err((file, Errno::EINTR)) => file,
-                other => break other.map_err(|(_, errno)| errno)?,
-            };
-        };
-        let (held, named) = (lock.metadata()?, fs::symlink_metadata(dir)?);
+        let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(dir)?;
+        while let Err(error) = file.lock() {
+            if error.kind() != std::io::ErrorKind::Interrupted {
+                return Err(error.into());
+            }
+        }
+        let (held, named) = (file.metadata()?, fs::symlink_metadata(dir)?);
         if (held.dev(), held.ino()) == (named.dev(), named.ino()) {
-            return Ok(lock);
+            return Ok(file);
         }
     }
 }
@@ -171,7 +169,7 @@ pub fn reserve(root: &Path, id: &str) -> Result<Reserved> {
         }
         other => other.doing(|| format!("make the state directory {}", dir.display()))?,
     }
-    // A `delete --force` between the two may have removed it: ENOENT. One that another create made since then is not ours.
+    // A `delete --force` between the two may have removed it. One that another create made since then is not ours.
     let lock =
         lock(&dir).doing(|| format!("lock {}", dir.display())).hint(|| "was it deleted while it was created?")?;
     if dir.join("state.json").exists() {
@@ -242,14 +240,14 @@ impl Locked {
 
     /// Makes the socket on which the container waits for `start`.
     pub fn listen(&self) -> Result<OwnedFd> {
-        let path = short(&*self.lock, "start");
+        let path = short(&self.lock, "start");
         let listener = UnixListener::bind(path).doing(|| format!("make the start socket in {}", self.dir.display()))?;
         Ok(listener.into())
     }
 
     /// Connects to a created container that waits.
     pub fn connect(&self) -> Result<UnixStream> {
-        Ok(UnixStream::connect(short(&*self.lock, "start"))?)
+        Ok(UnixStream::connect(short(&self.lock, "start"))?)
     }
 
     /// From here on the container counts as started.
@@ -545,7 +543,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(30);
 /// Another process holds the directory: a create is under way.
 fn is_locked(dir: &Path) -> bool {
     let Ok(file) = File::open(dir) else { return false };
-    matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK)))
+    matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
 }
 
 /// Start time of a process (clock ticks since boot), and whether it still runs; `None` if there is none.
