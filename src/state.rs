@@ -55,6 +55,10 @@ pub struct State {
     pub pid: i32,
     /// Field 22 of /proc/PID/stat: tells a process from a later one with the same PID.
     pub start_time: u64,
+    /// Number of the process that no other one has until the next boot, where the kernel has such (pidfs, 6.9): start times
+    /// are as coarse as the clock's ticks.
+    #[serde(default)]
+    pub pidfd_inode: Option<u64>,
     /// Kinds of namespaces, as CLONE_NEW* bits, in which the container differs from its creator.
     pub namespaces: u64,
     /// The PID namespace was made for the container, not joined.
@@ -150,32 +154,33 @@ fn lock(dir: &Path) -> Result<File> {
 pub fn reserve(root: &Path, id: &str) -> Result<Reserved> {
     check_id(id)?;
     let dir = root.join(id);
-    let make = || DirBuilder::new().mode(0o700).create(&dir);
-    let made = match make() {
-        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(root)
-                .doing(|| format!("make the state directory {}", root.display()))?;
-            make()
-        }
-        other => other,
+    let in_use = || {
+        Error::state(format!("container with id {id:?} already exists"))
+            .hint(format!("kelson delete {id}, or another id"))
     };
-    match made {
-        Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {
-            return Err(Error::state(format!("container with id {id:?} already exists"))
-                .hint(format!("kelson delete {id}, or another id")));
+    loop {
+        match DirBuilder::new().mode(0o700).create(&dir) {
+            Err(e) if e.raw_os_error() == Some(libc::EEXIST) => return Err(in_use()),
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {
+                let made = DirBuilder::new().recursive(true).mode(0o700).create(root);
+                made.doing(|| format!("make the state directory {}", root.display()))?;
+                continue;
+            }
+            other => other.doing(|| format!("make the state directory {}", dir.display()))?,
         }
-        other => other.doing(|| format!("make the state directory {}", dir.display()))?,
+        match lock(&dir) {
+            // A `delete --force` took it for what a killed create had left: there is nothing of it, so once more.
+            Err(error) if error.errno() == Some(Errno::ENOENT) => {}
+            Err(error) => {
+                // Only while it is empty, and so nobody's.
+                let _ = fs::remove_dir(&dir);
+                return Err(error).doing(|| format!("lock {}", dir.display()));
+            }
+            // Deleted, and made again by another create, which came first.
+            Ok(_) if dir.join("state.json").exists() => return Err(in_use()),
+            Ok(lock) => return Ok(Reserved(Some(Locked { dir, lock }))),
+        }
     }
-    // A `delete --force` between the two may have removed it. One that another create made since then is not ours.
-    let lock =
-        lock(&dir).doing(|| format!("lock {}", dir.display())).hint(|| "was it deleted while it was created?")?;
-    if dir.join("state.json").exists() {
-        return Err(Error::state(format!("container {id:?} was deleted and created by others while it was created")));
-    }
-    Ok(Reserved(Some(Locked { dir, lock })))
 }
 
 impl Reserved {
@@ -368,6 +373,7 @@ impl State {
             creating: true,
             pid: 0,
             start_time: 0,
+            pidfd_inode: None,
             namespaces: crate::sandbox::namespace_flags(&plan.namespaces, Namespace::is_own),
             pid_namespace_is_new: plan.namespaces.pid.is_new(),
             startable: plan.process.is_some(),

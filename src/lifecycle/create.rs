@@ -234,6 +234,7 @@ fn make(runtime: &Runtime, options: &cli::Create, loaded: Loaded, until: Until, 
     cgroup.close_to_newcomers(&plan.resources)?;
     state.pid = child.pid().as_raw();
     state.start_time = state::start_time(child.pid())?;
+    state.pidfd_inode = child.pidfd().and_then(crate::sys::process::pidfd_inode);
     if plan.hooks.run_in_create() {
         // Hooks may ask for the state. Until then a kill of this process is the end of the child, which needs no journal.
         locked.save(&state)?;

@@ -4,6 +4,8 @@ use std::ffi::{CString, OsString};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
+use nix::errno::Errno;
+
 use super::{Runtime, create, foreground, listen};
 use crate::cgroup::SubCgroup;
 use crate::cli;
@@ -58,7 +60,7 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
     // Before the clone: a process that enters the container is nobody's to look into (CVE-2016-9962).
     crate::sys::process::set_dumpable(false).doing(|| "become undumpable")?;
     let target_pid = target.pid();
-    let target = match target.into_pidfd() {
+    let mut target = Some(match target.into_pidfd() {
         Some(pidfd) => stage::Target::Process(pidfd),
         None => {
             let target = stage::Target::open_namespaces(target_pid, state.namespaces)?;
@@ -66,8 +68,17 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
             state.open_process()?;
             target
         }
+    });
+    let beside;
+    let mut child = match parent::spawn_exec(&mut request, &mut target) {
+        Err(error) if error.errno() == Some(Errno::EBUSY) && sub.is_empty() => {
+            // systemd, Docker or k3s inside the container: its process moved to a cgroup below (runc#2416).
+            beside = state.cgroup.entry_beside(state.pid)?;
+            request.cgroup = &beside;
+            parent::spawn_exec(&mut request, &mut target)?
+        }
+        other => other?,
     };
-    let mut child = parent::spawn_exec(&mut request, target)?;
     child.wait_for_birth(&signals)?;
     let mut console = None;
     child.serve(&signals, |child, ask, mut fds| match ask {

@@ -257,7 +257,10 @@ fn capabilities(spec: &spec::Capabilities<'_>, last: u8) -> Capabilities {
         let dropped: Vec<&str> =
             (0..CAPABILITIES.len()).filter(|n| (bits & !allowed) & (1 << n) != 0).map(|n| CAPABILITIES[n]).collect();
         if !dropped.is_empty() {
-            log::warn!(
+            // Engines copy all they have into the ambient set and none into the inheritable one: no news to anybody.
+            let level = if set == "ambient" { log::Level::Info } else { log::Level::Warn };
+            log::log!(
+                level,
                 "process.capabilities.{set}: not in {needs}, cannot be granted, ignored: {}",
                 dropped.join(", ")
             );

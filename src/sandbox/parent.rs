@@ -65,12 +65,15 @@ fn clone_into(single: &SingleThreaded, flags: u64, cgroup: &cgroup::Entry) -> Re
     Ok(forked)
 }
 
-/// Makes the process of exec in the namespaces of `target`.
-pub fn spawn_exec(exec: &mut exec::Exec<'_>, target: stage::Target) -> Result<Child> {
+/// Makes the process of exec in the namespaces of `target`, which stays the caller's: it may try again.
+///
+/// # Errors
+/// `EBUSY` if the container's cgroup v2 takes no processes: the container put them into cgroups below it.
+pub fn spawn_exec(exec: &mut exec::Exec<'_>, target: &mut Option<stage::Target>) -> Result<Child> {
     let (socket, child_end) = message::pair().doing(|| "make a socket pair")?;
     let single = SingleThreaded::prove().doing(|| "make sure of a single thread")?;
     match clone_into(&single, 0, exec.cgroup).doing(|| "make the stage process")? {
-        Forked::Child => stage::run_exec(exec, target, child_end),
+        Forked::Child => stage::run_exec(exec, target.take(), child_end),
         Forked::Parent { pid, .. } => Ok(Child { pid, pidfd: None, socket, stage: Some(pid), owned: true }),
     }
 }

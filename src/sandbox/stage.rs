@@ -53,10 +53,11 @@ pub fn run(setup: &mut Setup<'_>, parent: ChildEnd) -> ! {
 }
 
 /// Joins the namespaces of the process behind `target`, then makes the process of exec and ends.
-pub fn run_exec(exec: &mut exec::Exec<'_>, target: Target, parent: ChildEnd) -> ! {
+pub fn run_exec(exec: &mut exec::Exec<'_>, target: Option<Target>, parent: ChildEnd) -> ! {
     let entered = (|| {
         exec.before_joining()?;
         // Nothing of the host is open any more when the first instruction runs inside.
+        let target = target.ok_or_else(|| Error::other("there is no container to enter"))?;
         let mut kept = target.descriptors();
         kept.push(parent.as_fd());
         exec.close_foreign_descriptors(&kept)?;

@@ -112,6 +112,15 @@ pub fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// The number that tells the process behind `pidfd` from all others until the next boot; `None` before Linux 6.9, where
+/// all such descriptors share one inode.
+pub fn pidfd_inode(pidfd: BorrowedFd<'_>) -> Option<u64> {
+    /// `PID_FS_MAGIC` of linux/magic.h.
+    const PID_FS_MAGIC: libc::__fsword_t = 0x5049_4446;
+    let is_pidfs = nix::sys::statfs::fstatfs(pidfd).is_ok_and(|fs| fs.filesystem_type().0 == PID_FS_MAGIC);
+    is_pidfs.then(|| nix::sys::stat::fstat(pidfd).ok().map(|stat| stat.st_ino)).flatten()
+}
+
 /// Sends `signal` (0 only asks) to the process behind `pidfd` (pidfd_send_signal(2), since 5.1).
 pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> nix::Result<()> {
     let no_info: *const libc::siginfo_t = std::ptr::null();

@@ -271,6 +271,7 @@ fn at_every_call(
         ctx.runtime().args(["delete", "--force", &id]).run()?.ok()?;
     }
     nothing_remains(ctx)?;
+    let mut failures = vec![];
     for (name, count) in calls {
         if skip.contains(&name.as_str()) {
             continue;
@@ -279,11 +280,18 @@ fn at_every_call(
         (target.before)(&mut container)?;
         let option = format!("--inject={name}:{inject}:when={count}");
         let run = straced(ctx, &strace, &["-o", "/dev/null", &option]).args((target.words)(&container)).run()?;
-        let what = format!("{option}\n  {}", run.told());
-        judge(&container, &run).map_err(|e| e.during(&what))?;
-        force(ctx, &container.id).map_err(|e| e.during(&what))?;
+        let judged = judge(&container, &run).and_then(|()| force(ctx, &container.id));
+        if let Err(why) = judged {
+            failures.push(why.during(&format!("{option}\n  {}", run.told())).to_string());
+            // So that the next call starts clean.
+            ctx.runtime().args(["delete", "--force", &container.id]).run()?;
+            leaks::find(ctx);
+        }
         container.forget();
     }
+    let count = failures.len();
+    failures.truncate(8);
+    check!(failures.is_empty(), "{count} system calls, among them:\n{}", failures.join("\n"));
     Ok(())
 }
 
@@ -306,8 +314,10 @@ fn exact_delete(ctx: &Context) -> Outcome {
     at_every_call(ctx, &DELETE, "signal=KILL", AT_THE_END, |_, _| Ok(()))
 }
 
-/// Where an error means that the program was never loaded or that the allocator gives up; both end it by a signal.
-const NOT_ITS_OWN: &[&str] = &["exit_group", "exit", "execve", "brk", "mmap", "munmap", "arch_prctl", "rt_sigreturn"];
+/// Where an error means that the program was never loaded or that the allocator gives up (both end it by a signal), or where
+/// the kernel has none to give (umask).
+const NOT_ITS_OWN: &[&str] =
+    &["exit_group", "exit", "execve", "brk", "mmap", "munmap", "arch_prctl", "rt_sigreturn", "umask"];
 
 /// An error anywhere: create succeeds all the same, or it leaves nothing by itself.
 fn errors_create(ctx: &Context) -> Outcome {

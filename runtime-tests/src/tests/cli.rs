@@ -1,7 +1,6 @@
 //! Commands, options and outputs, as engines and people use them.
 
 use std::fs;
-use std::path::PathBuf;
 
 use super::lifecycle::is_rfc3339;
 use crate::harness::{Bundle, Cmd, Container, Context, Lines, Outcome, Peer, Test, Value, json};
@@ -375,8 +374,9 @@ fn list_damaged(ctx: &Context) -> Outcome {
 }
 
 fn list_missing_root(ctx: &Context) -> Outcome {
-    bare(ctx).args(["--root", "/nonexistent/root", "list"]).run()?.fails()?;
-    check!(!PathBuf::from("/nonexistent").exists(), "list made the directory");
+    let missing = ctx.dir.join("missing");
+    bare(ctx).arg("--root").arg(missing.join("root")).arg("list").run()?.fails()?;
+    check!(!missing.exists(), "list made the directory");
     Ok(())
 }
 
