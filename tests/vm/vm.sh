@@ -210,10 +210,11 @@ start_qemu() {
 	out_pid=$!
 	cat <"$run_dir/err" >&2 7>&- 8>&- 9>&- &
 	err_pid=$!
+	# One thread: with more, a kernel that patches its own code (static keys) dies now and then under emulation.
 	local arguments=(
 		-nodefaults -no-user-config -no-reboot -display none
 		-machine q35,hpet=off,vmport=off -m "$mem" -smp "$cpus"
-		-accel tcg,thread=multi,tb-size=512 -cpu "$cpu_model"
+		-accel tcg,thread=single,tb-size=512 -cpu "$cpu_model"
 		-kernel "$cache/kernel/vmlinuz" -initrd "$cache/initramfs"
 		-append "console=ttyS0 quiet panic=-1 reboot=t tsc=unstable clocksource=acpi_pm mitigations=off audit=0 apparmor=1 kelson.mode=$mode systemd.unified_cgroup_hierarchy=1 systemd.show_status=0 $append"
 		-serial "file:$run_dir/serial" -monitor stdio
