@@ -172,5 +172,5 @@ deps-bench: deps-build deps-python deps-busybox
 
 # Tests that take long: left out of the quick runs.
 LONG := --skip chaos::
-# Outputs, exit codes and states as decided for Kelson; where runc and crun have their own is told in docs/compatibility.md.
+# Outputs, exit codes and states as decided for Kelson; docs/compatibility.md tells where runc and crun have others.
 KELSONS_OWN := --skip cli:: --skip lifecycle::
