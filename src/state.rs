@@ -404,7 +404,22 @@ impl State {
 
     /// The container's process runs: it exists, is the one that create made, and is no zombie.
     pub fn is_alive(&self) -> bool {
-        self.pid > 0 && matches!(stat(Pid::from_raw(self.pid)), Some((time, alive)) if alive && time == self.start_time)
+        if self.pid <= 0 {
+            return false;
+        }
+        let is_same = |(time, alive)| alive && time == self.start_time;
+        stat(Pid::from_raw(self.pid)).is_some_and(is_same) && self.has_same_inode()
+    }
+
+    /// The process with the PID is no later one that was started in the same tick.
+    fn has_same_inode(&self) -> bool {
+        let Some(inode) = self.pidfd_inode else { return true };
+        match process::pidfd_open(Pid::from_raw(self.pid)) {
+            Ok(pidfd) => process::pidfd_inode(pidfd.as_fd()) == Some(inode),
+            // Hidden by a filter: the start time has to do.
+            Err(Errno::ENOSYS) => true,
+            Err(_) => false,
+        }
     }
 
     /// The container's process, held so that it cannot be taken for another.

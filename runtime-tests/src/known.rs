@@ -15,6 +15,8 @@ pub struct Known {
     pub cgroup: String,
     /// The test may pass as well (a race, a machine).
     pub sometimes: bool,
+    /// The runtime is vulnerable: should the test pass here, it shows nothing, and that is a failure.
+    pub control: bool,
     pub why: String,
 }
 
@@ -36,8 +38,9 @@ pub fn load(path: &Path) -> Result<Vec<Known>, String> {
 fn entry(value: &toml::Value) -> Result<Known, String> {
     let table = value.as_table().ok_or("not a table")?;
     let text = |key: &str| table.get(key).and_then(|v| v.as_str()).unwrap_or_default().to_owned();
+    let flag = |key: &str| table.get(key).and_then(|v| v.as_bool()).unwrap_or(false);
     for key in table.keys() {
-        if !["runtime", "version", "tests", "cgroup", "sometimes", "why"].contains(&key.as_str()) {
+        if !["runtime", "version", "tests", "cgroup", "sometimes", "control", "why"].contains(&key.as_str()) {
             return Err(format!("unknown key {key:?}"));
         }
     }
@@ -51,7 +54,8 @@ fn entry(value: &toml::Value) -> Result<Known, String> {
         version: text("version"),
         tests,
         cgroup: text("cgroup"),
-        sometimes: table.get("sometimes").and_then(|v| v.as_bool()).unwrap_or(false),
+        sometimes: flag("sometimes"),
+        control: flag("control"),
         why: text("why"),
     };
     if known.runtime.is_empty() || known.tests.is_empty() || known.why.is_empty() {

@@ -381,11 +381,11 @@ fn list_missing_root(ctx: &Context) -> Outcome {
 }
 
 fn with_two_children<'c>(ctx: &'c Context, bundle: &mut Bundle<'c>) -> Outcome<(Container<'c>, Vec<i64>)> {
-    ctx.need_controller("pids")?;
+    ctx.need_controller("freezer")?;
     let mut container = bundle.guest(&["fork", "2", ",", "sleep"]).start()?;
     container.hear("fork")?;
     let mut pids: Vec<i64> =
-        crate::harness::cgroup::processes(&container.cgroup("pids")).into_iter().map(i64::from).collect();
+        crate::harness::cgroup::processes(&container.cgroup("freezer")).into_iter().map(i64::from).collect();
     pids.sort_unstable();
     check_eq!(pids.len(), 3, "processes of the container");
     Ok((container, pids))

@@ -308,7 +308,7 @@ fn create_twice(ctx: &Context) -> Outcome {
             ("running".into(), pid),
             "the first container after another {verb}"
         );
-        check!(!container.cgroup_file("pids", "cgroup.procs")?.is_empty(), "the first container's cgroup is empty");
+        check!(!container.cgroup_file("freezer", "cgroup.procs")?.is_empty(), "the first container's cgroup is empty");
     }
     container.end()
 }
@@ -592,12 +592,12 @@ fn kill_stopped(ctx: &Context) -> Outcome {
 
 /// Processes in the container's cgroup.
 fn processes(container: &Container<'_>) -> Vec<i32> {
-    crate::harness::cgroup::processes(&container.cgroup("pids"))
+    crate::harness::cgroup::processes(&container.cgroup("freezer"))
 }
 
 /// A container in the PID namespace of the host, with three children that sleep.
 fn with_children<'c>(ctx: &'c Context, bundle: &mut Bundle<'c>) -> Outcome<Container<'c>> {
-    ctx.need_controller("pids")?;
+    ctx.need_controller("freezer")?;
     let mut container = bundle.guest(&["fork", "3", ",", "sleep"]).start()?;
     container.hear("fork")?;
     eventually(ctx.patience, "four processes", || (processes(&container).len() == 4).then_some(()))?;
@@ -894,7 +894,6 @@ fn forwarded(mut running: Running) -> Outcome {
         Signal::SIGUSR1,
         Signal::SIGUSR2,
         Signal::SIGALRM,
-        Signal::SIGWINCH,
         Signal::SIGTERM,
     ];
     for signal in signals {
@@ -999,7 +998,7 @@ fn exec_detached(ctx: &Context) -> Outcome {
     let options = ["--detach", "--pid-file", &file.to_string_lossy()];
     container.exec_command(&options, &["/bin/guest", "until", "/tmp/go"]).run()?.ok()?;
     let pid: i32 = fs::read_to_string(&file)?.parse()?;
-    let inside = crate::harness::cgroup::processes(&container.cgroup("pids"));
+    let inside = crate::harness::cgroup::processes(&container.cgroup("freezer"));
     check!(inside.contains(&pid), "the exec's process {pid} is not in the container's cgroup: {inside:?}");
     fs::write(bundle.rootfs.join("tmp/go"), "")?;
     check_eq!(container.wait_exit(pid)?, 0, "exit code that the monitor sees");
