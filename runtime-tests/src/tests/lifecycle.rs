@@ -868,7 +868,7 @@ fn signal_undoes(ctx: &Context, verb: &str) -> Outcome {
             hook.wait_begun(&running)?;
             running.signal(signal)?;
             let run = running.wait()?;
-            let what = format!("{verb} got signal {signal} while its {point} hook ran");
+            let what = format!("{verb} got signal {signal} while its {point} hook ran\n  {}", run.told());
             check!(run.code != 0, "{what}, and said it succeeded");
             // The hook itself is part of what is undone.
             nothing_left(ctx).map_err(|e| e.during(&what))?;

@@ -581,7 +581,7 @@ fn ignored_signals(ctx: &Context) -> Outcome {
         .into_iter()
         .fold(command, |c, s| c.before_exec(BeforeExec::IgnoreSignal(s)))
         .run()?;
-    check_eq!(run.ok()?.report()?.number("signals_ignored"), 0, "ignored signals");
+    check_eq!(ignored(&run.ok()?.report()?), 0, "ignored signals");
     Ok(())
 }
 
@@ -596,11 +596,17 @@ fn blocked_signals(ctx: &Context) -> Outcome {
     Ok(())
 }
 
+/// Signals that the process ignores, as bits, without the two that the C library keeps for itself: its posix_spawn(3) leaves
+/// them ignored in whatever starts the runtime.
+fn ignored(report: &crate::harness::report::Report) -> i64 {
+    report.number("signals_ignored") & !(0b11 << 31)
+}
+
 fn sigpipe_is_not_ignored(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
     let mut container = bundle.guest(&["report", ",", "sleep"]).start()?;
-    check_eq!(container.report()?.number("signals_ignored"), 0, "ignored signals of create");
-    check_eq!(container.exec(&["report"])?.ok()?.report()?.number("signals_ignored"), 0, "ignored signals of exec");
+    check_eq!(ignored(&container.report()?), 0, "ignored signals of create");
+    check_eq!(ignored(&container.exec(&["report"])?.ok()?.report()?), 0, "ignored signals of exec");
     container.end()
 }
 
