@@ -35,7 +35,9 @@ pub const TESTS: &[Test] = &[
     Test { name: "cve_2022_29162_exec_inheritable", run: exec_inheritable },
     Test { name: "cve_2024_21626_cwd_fd", run: cwd_fd },
     Test { name: "cve_2024_21626_args_fd", run: args_fd },
+    Test { name: "cve_2024_21626_cwd_link", run: cwd_link },
     Test { name: "cve_2024_21626_exec_cwd_fd", run: exec_cwd_fd },
+    Test { name: "cve_2024_21626_exec_cwd_race", run: exec_cwd_race },
     Test { name: "fd_leak_inherited", run: fd_leak_inherited },
     Test { name: "fd_leak_of_the_waiting_init", run: fd_leak_of_the_waiting_init },
     Test { name: "cve_2025_31133_devnull_mask", run: devnull_mask },
@@ -232,6 +234,46 @@ fn cwd_fd(ctx: &Context) -> Outcome {
         }
     }
     untouched(&host)
+}
+
+/// The working directory of the image is a link to a descriptor.
+fn cwd_link(ctx: &Context) -> Outcome {
+    let host = host_dir(ctx)?;
+    let mut bundle = ctx.bundle()?;
+    let words = climber(&host.join("kept"));
+    bundle.guest(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    for number in 3..14 {
+        symlink(format!("/proc/self/fd/{number}"), bundle.rootfs.join(format!("link{number}")))?;
+        bundle.set("/process/cwd", format!("/link{number}"));
+        climbs(&bundle.run_command()?.fd(7, File::open(&host)?).run()?)?;
+    }
+    untouched(&host)
+}
+
+/// The container turns the directory into such a link, and back, while exec enters it.
+fn exec_cwd_race(ctx: &Context) -> Outcome {
+    let host = host_dir(ctx)?;
+    let mut bundle = ctx.bundle()?;
+    bundle.directory("/work")?;
+    let container = bundle.guest(&["sleep"]).start()?;
+    let words = climber(&host.join("kept"));
+    let args: Vec<&str> = std::iter::once("/bin/guest").chain(words.iter().map(String::as_str)).collect();
+    for number in 3..14 {
+        let link = bundle.rootfs.join(format!("link{number}"));
+        symlink(format!("/proc/self/fd/{number}"), &link)?;
+        let exchange = Exchange::start(bundle.rootfs.join("work"), link);
+        for _ in 0..5 {
+            climbs(&container.exec_command(&["--cwd", "/work"], &args).fd(7, File::open(&host)?).run()?)?;
+        }
+        drop(exchange);
+        if bundle.rootfs.join("work").is_symlink() {
+            fs::rename(bundle.rootfs.join(format!("link{number}")), bundle.rootfs.join("directory"))?;
+            fs::remove_file(bundle.rootfs.join("work"))?;
+            fs::rename(bundle.rootfs.join("directory"), bundle.rootfs.join("work"))?;
+        }
+    }
+    untouched(&host)?;
+    container.end()
 }
 
 fn args_fd(ctx: &Context) -> Outcome {
