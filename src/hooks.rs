@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use crate::error::{Context, Error, Result};
@@ -68,12 +68,9 @@ fn start(hook: &Hook) -> Result<Child> {
     command.env_clear().envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
     // Its own group, so that a timeout ends what it started as well.
     command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    // Nothing of the runtime's signal mask; std resets SIGPIPE itself.
-    let mask = SigSet::thread_get_mask()?;
-    SigSet::empty().thread_set_mask()?;
-    let spawned = command.spawn();
-    mask.thread_set_mask()?;
-    Ok(spawned?)
+    // In the child alone: a signal that came while this process held none back would end it with nothing undone.
+    process::unblock_signals_in(&mut command);
+    Ok(command.spawn()?)
 }
 
 enum Ended {

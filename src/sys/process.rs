@@ -278,6 +278,15 @@ fn set_action(signal: c_int, action: libc::sighandler_t) -> nix::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), old, 8usize) }).map(drop)
 }
 
+/// Lets the program that `command` starts have no signal blocked, whatever this process holds back.
+pub fn unblock_signals_in(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let unblock = || nix::sys::signal::SigSet::empty().thread_set_mask().map_err(std::io::Error::from);
+    // SAFETY: between fork and execve the closure makes one system call, which is async-signal-safe, and touches no memory
+    // but its own stack.
+    unsafe { command.pre_exec(unblock) };
+}
+
 /// Sets limits of another process (prlimit(2)); `resource` is an RLIMIT_* number.
 pub fn prlimit(pid: Pid, resource: u32, soft: u64, hard: u64) -> nix::Result<()> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
