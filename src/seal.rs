@@ -2,63 +2,40 @@
 //!
 //! A process of the container can reach the runtime's executable through /proc/PID/exe, or be it, by `#!/proc/self/exe`.
 //! Sealed is an overlay without an upper layer: it has nowhere to write to, even for a container whose root may clear a
-//! mount's read-only flag. Where the caller may not mount, a sealed memfd does, at the cost of a copy.
+//! mount's read-only flag. The program's entry point ([`entry`]) does that before this module is asked. Where the caller
+//! may not mount, a sealed memfd does, at the cost of a copy.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FcntlArg, OFlag, SealFlag, fcntl, open, openat};
+use nix::fcntl::{AtFlags, FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::stat::Mode;
 
 use crate::error::{Context, Result};
-use crate::sys::mount::FsContext;
-
-/// argv[0] of a sealed run: argv is the caller's to choose, the environment may come from anywhere.
-const SEALED: &str = "kelson-sealed";
+use crate::sys::entry;
 
 /// Comes back in a sealed process, which it makes of this one by executing it again if need be.
 pub fn ensure(program: &OsStr, arguments: &[OsString]) -> Result<()> {
-    if program == SEALED {
+    if program.as_bytes() == entry::SEALED.to_bytes() {
         return Ok(());
     }
-    let sealed = overlay().or_else(|_| memfd()).doing(|| "seal the program against its containers")?;
-    let c_string = |word: &OsStr| CString::new(word.as_bytes()).map_err(|_| Errno::EINVAL);
-    let mut argv = vec![c_string(OsStr::new(SEALED))?];
-    for argument in arguments {
-        argv.push(c_string(argument)?);
-    }
-    let mut environment = vec![];
-    for (name, value) in std::env::vars_os() {
-        environment
-            .push(c_string(&[name.as_bytes(), b"=", value.as_bytes()].map(OsStr::from_bytes).join(OsStr::new("")))?);
-    }
+    let c_string = |word: &[u8]| CString::new(word).map_err(|_| Errno::EINVAL);
+    let arguments = arguments.iter().map(|argument| c_string(argument.as_bytes())).collect::<nix::Result<Vec<_>>>()?;
+    let environment = std::env::vars_os()
+        .map(|(name, value)| c_string(&[name.as_bytes(), b"=", value.as_bytes()].concat()))
+        .collect::<nix::Result<Vec<_>>>()?;
+    let refused = entry::execute_sealed(&arguments, &environment);
+    log::debug!("no overlay to run the program from: {refused}");
+    let sealed = memfd().doing(|| "seal the program against its containers")?;
+    let argv: Vec<CString> = std::iter::once(entry::SEALED.to_owned()).chain(arguments).collect();
     match nix::unistd::execveat(&sealed, c"", &argv, &environment, AtFlags::AT_EMPTY_PATH) {
         Err(errno) => Err(errno).doing(|| "execute the sealed program"),
         Ok(never) => match never {},
     }
-}
-
-/// The program seen through a detached overlay whose lower layers are its directory and one that is never looked at.
-fn overlay() -> nix::Result<OwnedFd> {
-    let path = nix::fcntl::readlink("/proc/self/exe")?;
-    let path = Path::new(&path);
-    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::ENOENT) };
-    let directory = open(directory, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let context = FsContext::open(c"overlay")?;
-    // By descriptor: a path may hold what separates layers. An overlay without upper layer wants two lower ones.
-    let layers = format!("/proc/self/fd/{}:/sys", directory.as_fd().as_raw_fd());
-    context.set_string(c"lowerdir", &CString::new(layers).map_err(|_| Errno::EINVAL)?)?;
-    let mount = context.mount(0)?;
-    let program = openat(&mount, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    // execve closes them all at once.
-    std::mem::forget((directory, context, mount));
-    Ok(program)
 }
 
 /// A copy in memory that can be executed and no more changed.
