@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup;
 use crate::error::{Context, Error, Result};
 use crate::plan::{Hook, Namespace, Plan};
-use crate::sys::fd::read_short;
+use crate::sys::fd::{read_short, read_sized};
 use crate::sys::process;
 
 /// Format of `state.json`: a newer Kelson reads all older ones.
@@ -222,17 +222,25 @@ impl Locked {
         &self.dir
     }
 
+    /// Writes the first record. A reader that sees a part of it takes it for none: nothing else was made by then.
+    pub fn begin(&self, state: &State) -> Result<()> {
+        self.write_new("state.json", &state.to_json()?)
+    }
+
     /// Replaces the record; a reader sees the old one or the new one.
     pub fn save(&self, state: &State) -> Result<()> {
-        let text = serde_json::to_vec(state).map_err(|e| Error::other(e.to_string()))?;
-        write_atomically(&self.dir.join("state.json"), "", 0o600, &text)
+        write_atomically(&self.dir.join("state.json"), "", 0o600, &state.to_json()?)
     }
 
     /// Writes the configuration, once: nobody reads it before the record says that the container is created.
     pub fn write_config(&self, contents: &str) -> Result<()> {
-        let path = self.dir.join("config.json");
+        self.write_new("config.json", contents.as_bytes())
+    }
+
+    fn write_new(&self, name: &str, contents: &[u8]) -> Result<()> {
+        let path = self.dir.join(name);
         let written = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        written.and_then(|mut file| file.write_all(contents.as_bytes())).doing(|| format!("write {}", path.display()))
+        written.and_then(|mut file| file.write_all(contents)).doing(|| format!("write {}", path.display()))
     }
 
     /// The record; `None` if its maker was killed before the first one was written.
@@ -310,12 +318,16 @@ fn missing(id: &str) -> Error {
     Error::state(format!("container {id:?} does not exist"))
 }
 
+/// # Errors
+/// `ENOENT` if there is no record, or only the beginning of the first one.
 fn read(dir: &Path) -> Result<State> {
     let path = dir.join("state.json");
-    let text = fs::read(&path)?;
-    let state: State = serde_json::from_slice(&text)
-        .map_err(|e| Error::other(e.to_string()))
-        .doing(|| format!("read {}", path.display()))?;
+    let file = File::open(&path)?;
+    let text = read_sized(&file, file.metadata()?.len() as usize)?;
+    let state: State = match serde_json::from_slice(&text) {
+        Err(error) if error.is_eof() => return Err(Errno::ENOENT.into()),
+        other => other.map_err(|e| Error::other(e.to_string())).doing(|| format!("read {}", path.display()))?,
+    };
     if state.format > FORMAT {
         return Err(Error::state(format!(
             "{} has format {}, this Kelson knows {FORMAT}",
@@ -382,6 +394,10 @@ impl State {
             host_mount: None,
             cgroup,
         }
+    }
+
+    fn to_json(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self).map_err(|error| Error::other(error.to_string()))
     }
 
     /// What the container is now, as the kernel tells.

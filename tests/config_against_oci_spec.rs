@@ -7,7 +7,7 @@ use kelson::plan::{Host, Overrides, Plan, plan};
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
-const HOST: Host = Host { rootless: false, last_capability: 40, apparmor: true, selinux: true };
+const HOST: Host = Host { rootless: false, last_capability: 40, apparmor: || true, selinux: || true };
 
 /// Every property that Kelson supports, none with its default.
 fn full() -> Value {

@@ -19,7 +19,7 @@ pub mod resources;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -332,7 +332,8 @@ pub struct Entry {
 impl Drop for Entry {
     /// Most descriptors have consecutive numbers: few calls close them all.
     fn drop(&mut self) {
-        let mut numbers: Vec<RawFd> = self.tasks.drain(..).map(|(_, tasks)| tasks.into_raw_fd()).collect();
+        let tasks = self.tasks.drain(..).map(|(_, tasks)| tasks);
+        let mut numbers: Vec<RawFd> = self.into.take().into_iter().chain(tasks).map(IntoRawFd::into_raw_fd).collect();
         numbers.sort_unstable();
         for run in numbers.chunk_by(|a, b| a + 1 == *b) {
             if let (Some(first), Some(last)) = (run.first(), run.last()) {
@@ -344,6 +345,11 @@ impl Drop for Entry {
 }
 
 impl Entry {
+    /// All that it holds.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.into.iter().chain(self.tasks.iter().map(|(_, tasks)| tasks)).map(AsFd::as_fd)
+    }
+
     /// [init] [stage] Joins the v1 cgroups. The caller has one thread, and closes the descriptors at once afterwards.
     pub fn join(&self) -> Result<()> {
         // cgroup.procs would wait for a grace period (8 to 20 ms); tasks does not, for a thread that moves itself (5.5).

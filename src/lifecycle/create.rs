@@ -195,7 +195,7 @@ fn make(runtime: &Runtime, options: &cli::Create, loaded: Loaded, until: Until, 
         state.host_mount = Some(rootfs::mount_id(&plan.root.path).property(|| "root.path")?);
     }
     // The journal: what a kill at any later instant can leave behind is written before it is made.
-    locked.save(&state)?;
+    locked.begin(&state)?;
     locked.write_config(&text)?;
     let cgroup = cgroup::create(record, &plan.resources)?;
     state.cgroup = cgroup.record().clone();

@@ -170,7 +170,7 @@ mod tests {
     /// What is claimed here is accepted there.
     #[test]
     fn a_config_may_use_every_name_that_is_claimed() {
-        let host = plan::Host { rootless: false, last_capability: 40, apparmor: false, selinux: false };
+        let host = plan::Host { rootless: false, last_capability: 40, apparmor: || false, selinux: || false };
         let accepts = |linux: Value| {
             let namespaces = json!([{"type": "mount"}]);
             let mut config = json!({"ociVersion": OCI_VERSION_MAX, "root": {"path": "/"}, "linux": linux});

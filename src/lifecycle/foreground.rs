@@ -88,14 +88,14 @@ fn wait(signals: &Signals, relay: Option<&mut Relay>, notify: Option<&NotifySock
     Ok(())
 }
 
-/// Reaps every child that ended: orphans too, for which this process is the subreaper. `Some` when `pid` was among them.
+/// Reaps every child that ended: orphans too, for which this process is the subreaper. `Some` when `pid` was among them, with
+/// which this process ends as well.
 fn reap_all(pid: Pid) -> Result<Option<u8>> {
-    let mut code = None;
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
-            Ok(WaitStatus::Exited(ended, status)) if ended == pid => code = Some(status as u8),
-            Ok(WaitStatus::Signaled(ended, signal, _)) if ended == pid => code = Some(128 + signal as u8),
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(code),
+            Ok(WaitStatus::Exited(ended, status)) if ended == pid => return Ok(Some(status as u8)),
+            Ok(WaitStatus::Signaled(ended, signal, _)) if ended == pid => return Ok(Some(128 + signal as u8)),
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(None),
             // Another child, or a realtime signal that the crate has no name for.
             Ok(_) | Err(Errno::EINTR) => {}
             Err(Errno::EINVAL) => return Err(Error::other("the container ended by a realtime signal")),

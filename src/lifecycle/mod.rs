@@ -58,14 +58,13 @@ impl Runtime {
 
     /// What a plan depends on.
     fn host(&self) -> Host {
-        let says = |path: &str, word: &str| read_short(path).is_ok_and(|text| text.trim() == word);
         let last_capability = read_short("/proc/sys/kernel/cap_last_cap").ok();
         Host {
             rootless: self.rootless,
             // 40 is CAP_CHECKPOINT_RESTORE, the last one since 5.9.
             last_capability: last_capability.and_then(|text| text.trim().parse().ok()).unwrap_or(40),
-            apparmor: says("/sys/module/apparmor/parameters/enabled", "Y"),
-            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+            apparmor: || read_short("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.trim() == "Y"),
+            selinux: || Path::new("/sys/fs/selinux/enforce").exists(),
         }
     }
 

@@ -165,8 +165,12 @@ mod tests {
     #[test]
     fn it_is_a_plan_without_a_warning() {
         for user in [None, Some((1000, 1001))] {
-            let host =
-                crate::plan::Host { rootless: user.is_some(), last_capability: 40, apparmor: false, selinux: false };
+            let host = crate::plan::Host {
+                rootless: user.is_some(),
+                last_capability: 40,
+                apparmor: || false,
+                selinux: || false,
+            };
             let bundle = std::env::temp_dir().join(format!("kelson-spec-{}", std::process::id()));
             std::fs::create_dir_all(bundle.join("rootfs")).unwrap();
             let plan = crate::plan::plan(&config(user, true), &bundle, &host, &crate::plan::Overrides::default());

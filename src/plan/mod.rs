@@ -184,7 +184,7 @@ fn absolute(path: &str, property: impl FnOnce() -> String) -> Result<PathBuf> {
 
 fn selinux_label(label: Option<Text<'_>>, property: &str, host: &Host) -> Result<Option<String>> {
     match some_text(label) {
-        Some(label) if !host.selinux => {
+        Some(label) if !(host.selinux)() => {
             Err(Error::config(property, format!("label {:?}: no SELinux on this host", &*label))
                 .hint("leave the property out"))
         }

@@ -18,10 +18,11 @@ pub struct Host {
     pub rootless: bool,
     /// Highest capability that the kernel knows (/proc/sys/kernel/cap_last_cap).
     pub last_capability: u8,
-    /// AppArmor is enabled (securityfs or /sys/module/apparmor/parameters/enabled says Y).
-    pub apparmor: bool,
-    /// SELinux is enabled (selinuxfs mounted).
-    pub selinux: bool,
+    /// Whether AppArmor is enabled (/sys/module/apparmor/parameters/enabled says Y); asked only for a container that has a
+    /// profile, as the next one for a label.
+    pub apparmor: fn() -> bool,
+    /// Whether SELinux is enabled (selinuxfs mounted).
+    pub selinux: fn() -> bool,
 }
 
 /// Everything that create does, in the order-free form of the specification.

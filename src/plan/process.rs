@@ -397,8 +397,8 @@ pub fn selinux(label: &str, host: &Host) -> Result<Option<String>> {
 fn apparmor_profile(profile: Option<Text<'_>>, host: &Host) -> Result<Option<String>> {
     match some_text(profile) {
         // Engines that know of no AppArmor on the host still ask for "unconfined".
-        Some(profile) if !host.apparmor && &*profile == "unconfined" => Ok(None),
-        Some(profile) if !host.apparmor => {
+        Some(profile) if !(host.apparmor)() && &*profile == "unconfined" => Ok(None),
+        Some(profile) if !(host.apparmor)() => {
             Err(Error::config("process.apparmorProfile", format!("profile {:?}: no AppArmor on this host", &*profile))
                 .hint("leave the property out"))
         }

@@ -1,13 +1,13 @@
 //! Reads config.json as a file that may be hostile: a FIFO, endless, or no text at all.
 
 use std::fs::OpenOptions;
-use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::fcntl::OFlag;
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::sys::fd::read_sized;
 
 /// More than any engine writes; bounds what a broken or hostile file can cost.
 const MAX_BYTES: u64 = 64 << 20;
@@ -29,16 +29,10 @@ fn read(path: &Path) -> Result<String> {
     if !metadata.is_file() {
         return Err(wrong("not a regular file"));
     }
-    let too_large = || wrong("larger than 64 MiB");
     if metadata.len() > MAX_BYTES {
-        return Err(too_large());
+        return Err(wrong("larger than 64 MiB"));
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
-    // The file may grow while it is read.
-    file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(too_large());
-    }
+    let bytes = read_sized(&file, metadata.len() as usize)?;
     if bytes.is_empty() {
         return Err(wrong("the file is empty"));
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 
 fn host() -> Host {
-    Host { rootless: false, last_capability: 40, apparmor: false, selinux: false }
+    Host { rootless: false, last_capability: 40, apparmor: || false, selinux: || false }
 }
 
 /// A complete, valid config; its root is the directory that the bundle is.
@@ -363,7 +363,7 @@ fn labels_are_kept_where_the_host_has_the_module() {
         ("/process/selinuxLabel", json!("a:b:c")),
         ("/linux/mountLabel", json!("d:e:f")),
     ]);
-    let host = Host { apparmor: true, selinux: true, ..host() };
+    let host = Host { apparmor: || true, selinux: || true, ..host() };
     let plan = plan(&text, Path::new("/usr"), &host, &Overrides::default()).unwrap();
     let process = plan.process.unwrap();
     assert_eq!(process.apparmor_profile.as_deref(), Some("unconfined"));

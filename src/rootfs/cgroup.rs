@@ -13,10 +13,11 @@ use nix::mount::MsFlags;
 use nix::sys::stat::{Mode, mkdirat};
 
 use super::RootFs;
-use super::mounts::Missing;
+use super::path::Make;
 use super::tree::{self, Change, NewFs, Tree};
 use crate::error::{Context, Result};
 use crate::plan::{FlagChange, Mount, MountAttributes, Propagation};
+use crate::sys::fd::close_later;
 use crate::sys::mount::{Reach, attr};
 
 /// The host's cgroup hierarchies and the container's cgroup in each.
@@ -65,7 +66,7 @@ impl RootFs<'_> {
             superblock: mount.superblock,
             attributes: (recursive.set & !top.clear) | top.set,
         };
-        let target = self.target(mount, Missing::MakeDir)?;
+        let target = self.target(mount, Make::Dir)?;
         self.check_target(mount, &target, false)?;
         let change = Change { attributes: MountAttributes::default(), ..self.change(mount) };
         let mounted = Tree::new(fs).and_then(|tree| tree.attach(&target.place, change, self.names()));
@@ -79,7 +80,7 @@ impl RootFs<'_> {
     }
 
     fn mount_cgroup1(&self, mount: &Mount, view: &CgroupView) -> Result<()> {
-        let target = self.target(mount, Missing::MakeDir)?;
+        let target = self.target(mount, Make::Dir)?;
         self.check_target(mount, &target, false)?;
         let mut fs = NewFs {
             fs_type: "tmpfs".into(),
@@ -106,7 +107,7 @@ impl RootFs<'_> {
         // One call for the tmpfs and all that is in it, once it is complete: `ro` is for them all.
         let all = MountAttributes { recursive: merged(mount.attributes), top: FlagChange::default() };
         let done = tree::change_attached(top.as_fd(), Change { attributes: all, ..change }, names);
-        match done {
+        let done = match done {
             Err(e) if e.errno() == Some(Errno::ENOSYS) => {
                 let each = MountAttributes { top: merged(mount.attributes), recursive: FlagChange::default() };
                 for hierarchy in &view.hierarchies {
@@ -116,7 +117,10 @@ impl RootFs<'_> {
                 tree::change_by_path(top.as_fd(), Change { attributes: each, ..change }, names)
             }
             done => done,
-        }
+        };
+        close_later(top);
+        close_later(target.place.fd);
+        done
     }
 }
 

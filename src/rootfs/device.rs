@@ -17,6 +17,7 @@ use super::path::{self, Links};
 use super::tree::{Change, Place, Tree};
 use crate::error::{Context, Error, Result};
 use crate::plan::{Device, DeviceKind, MountKind};
+use crate::sys::fd::close_later;
 use crate::sys::mount::{self, FileInfo, Reach};
 
 /// config-linux.md#default-devices: name, major, minor; all of them character devices with mode 0666.
@@ -87,7 +88,9 @@ impl RootFs<'_> {
                 .doing(|| format!("make device {}", device.path.display()))
                 .property(|| format!("linux.devices[{}]", device.index))?;
         }
-        self.make_links(dev.as_fd()).doing(|| "make the links of /dev")
+        self.make_links(dev.as_fd()).doing(|| "make the links of /dev")?;
+        close_later(dev);
+        Ok(())
     }
 
     fn open_dev(&self) -> Result<OwnedFd> {

@@ -42,6 +42,7 @@ pub use prepare::{Prepared, prepare, prepare_id_mapped};
 
 use crate::error::{Context, Error, Result};
 use crate::plan::{Plan, Propagation, PropagationKind};
+use crate::sys::fd::close_later;
 use crate::sys::mount::{self, MountAttr, Reach};
 use procfs::Proc;
 use tree::{Change, FdNames, Place, Tree};
@@ -135,6 +136,13 @@ impl<'p> RootFs<'p> {
             null: OnceCell::new(),
             has_entered: false,
         })
+    }
+
+    /// Leaves its descriptors to a [`crate::sys::fd::close_from`] that follows.
+    pub fn close_later(self) {
+        close_later(self.root);
+        self.proc.into_inner().into_iter().map(OwnedFd::from).for_each(close_later);
+        self.null.into_inner().into_iter().for_each(Tree::close_later);
     }
 
     /// Root directory of the container (O_PATH), for [`path::open_below`].

@@ -1,18 +1,19 @@
 //! [init] `mounts`: one after the other, each resolved inside the root as the ones before it left it.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use super::cgroup::CgroupView;
-use super::path::{self, Links};
+use super::path::{self, Links, Make};
 use super::procfs::Proc;
 use super::tree::{self, Change, NewFs, Place, Tree};
 use super::{PRIVATE_TREE, Prepared, RootFs, base_propagation, copy_up};
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::{FlagChange, Mount, MountAttributes, MountKind, Propagation, PropagationKind};
+use crate::sys::fd::close_later;
 use crate::sys::mount::{self, FileInfo, Reach, attr};
 
 /// Files below /proc that lxcfs and the like replace; nothing else may be mounted over parts of procfs.
@@ -40,13 +41,6 @@ pub(super) struct Target<'a> {
     pub existed: bool,
     /// No link was on the way: its path is what the config says.
     is_exact: bool,
-}
-
-/// What to make where a destination is missing.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Missing {
-    MakeDir,
-    MakeFile,
 }
 
 impl RootFs<'_> {
@@ -77,15 +71,17 @@ impl RootFs<'_> {
     pub(super) fn attach_bind(&self, mount: &Mount, tree: Tree) -> Result<()> {
         let source = tree.stat()?;
         let is_dir = source.is_none_or(|info| info.is_dir());
-        let target = self.target(mount, if is_dir { Missing::MakeDir } else { Missing::MakeFile })?;
+        let target = self.target(mount, if is_dir { Make::Dir } else { Make::File })?;
         self.check_target(mount, &target, is_root_of_proc(&tree, source)?)?;
         let attached = tree.attach(&target.place, self.change(mount), self.names());
         match attached {
             Err(e) if matches!(e.errno(), Some(Errno::ENOTDIR | Errno::EINVAL)) => {
-                Err(mismatch(e, is_dir, &target.place))
+                return Err(mismatch(e, is_dir, &target.place));
             }
-            attached => attached.map(drop),
+            attached => attached.map(close_later)?,
         }
+        close_later(target.place.fd);
+        Ok(())
     }
 
     /// What the options say about the mount, with the default propagation (private).
@@ -102,7 +98,7 @@ impl RootFs<'_> {
     }
 
     fn new_fs(&self, mount: &Mount, fs_type: &str, source: &str, data: &[String]) -> Result<()> {
-        let target = self.target(mount, Missing::MakeDir)?;
+        let target = self.target(mount, Make::Dir)?;
         let is_proc = fs_type == "proc";
         if (is_proc || fs_type == "sysfs") && !target.is_exact {
             // CVE-2019-19921, CVE-2023-27561, CVE-2025-54867: what protects /proc would protect another directory.
@@ -141,6 +137,16 @@ impl RootFs<'_> {
         self.label(&mut fs);
 
         let has_data = !fs.data.is_empty();
+        let change = Change { attributes: MountAttributes::default(), ..self.change(mount) };
+        // One call in place of six where nothing more is done to the mount. mount(2) sets `ro` on the superblock too, which
+        // for sysfs is the container's own or stays as it is. Where it fails, the longer way succeeds or says why not.
+        let is_read_only = fs.attributes & attr::RDONLY != 0 && fs_type != "sysfs";
+        let has_more = is_proc || is_late || mount.copy_up || is_read_only || !change.propagation.is_empty();
+        let has_label = self.plan.mount_label.is_some();
+        if !has_more && !has_label && fs.mount_on(target.place.fd.as_fd(), self.names()).is_ok() {
+            close_later(target.place.fd);
+            return Ok(());
+        }
         let tree = match Tree::new(fs) {
             Ok(tree) => tree,
             Err(e) => match (e.errno(), fs_type) {
@@ -153,7 +159,6 @@ impl RootFs<'_> {
         };
         // Before it gets attributes and before anything is mounted over parts of it.
         let proc = tree.fd().filter(|_| is_proc && !has_data).and_then(|fd| Proc::copy_of(fd).ok());
-        let change = Change { attributes: MountAttributes::default(), ..self.change(mount) };
         let attached = match tree.attach(&target.place, change, self.names()) {
             Err(e) if e.errno() == Some(Errno::EPERM) && fs_type == "sysfs" => {
                 return self.attach_bind(mount, Tree::bind(Path::new("/sys"), Reach::Recursive)?);
@@ -174,7 +179,10 @@ impl RootFs<'_> {
         }
         if is_late {
             self.read_only_later.borrow_mut().push((mount.index, attached));
+        } else {
+            close_later(attached);
         }
+        close_later(target.place.fd);
         Ok(())
     }
 
@@ -237,7 +245,7 @@ impl RootFs<'_> {
     }
 
     /// Opens the destination inside the root, and makes it if it is missing.
-    pub(super) fn target<'a>(&'a self, mount: &'a Mount, missing: Missing) -> Result<Target<'a>> {
+    pub(super) fn target<'a>(&'a self, mount: &'a Mount, missing: Make) -> Result<Target<'a>> {
         let (root, path) = (self.root.as_fd(), mount.destination.as_path());
         let (fd, existed, is_exact) = match path::open_with(root, path, OFlag::O_PATH, Links::Refuse) {
             Ok(fd) => (fd, true, true),
@@ -252,12 +260,8 @@ impl RootFs<'_> {
         Ok(Target { place: Place { fd, root: Some(root), path }, existed, is_exact })
     }
 
-    fn make_target(&self, path: &Path, missing: Missing) -> Result<std::os::fd::OwnedFd> {
-        let made = match missing {
-            Missing::MakeDir => path::mkdir_below(self.root.as_fd(), path),
-            Missing::MakeFile => path::create_file_below(self.root.as_fd(), path),
-        };
-        made.doing(|| "make the mount point")
+    fn make_target(&self, path: &Path, missing: Make) -> Result<OwnedFd> {
+        path::create_below(self.root.as_fd(), path, missing).doing(|| "make the mount point")
     }
 
     /// Nothing but a real procfs covers /proc, only a few files replace parts of it, and nothing covers the root.

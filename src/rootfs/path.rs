@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::sys::stat::{Mode, mkdirat};
 
+use crate::sys::fd::close_later;
 use crate::sys::mount;
 
 /// As many links as the kernel follows in one path (path_resolution(7)).
@@ -72,26 +73,39 @@ pub fn mkdir_below(root: BorrowedFd<'_>, path: &Path) -> nix::Result<OwnedFd> {
     make_below(root, path, Make::Dir, MAX_LINKS)
 }
 
-/// Opens the file `path` below `root` (O_PATH, or read-only if it was made); makes it, empty, if it is missing.
-pub fn create_file_below(root: BorrowedFd<'_>, path: &Path) -> nix::Result<OwnedFd> {
-    make_below(root, path, Make::File, MAX_LINKS)
+/// [`mkdir_below`], or the same for an empty file, for a `path` that was just found missing. The descriptor of a file that was
+/// made is no O_PATH one.
+pub(super) fn create_below(root: BorrowedFd<'_>, path: &Path, what: Make) -> nix::Result<OwnedFd> {
+    make_missing(root, path, what, MAX_LINKS)
 }
 
+/// What to make.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Make {
+pub(super) enum Make {
     Dir,
     File,
 }
 
-fn make_below(root: BorrowedFd<'_>, path: &Path, what: Make, links_left: usize) -> nix::Result<OwnedFd> {
-    let flags = match what {
-        Make::Dir => OFlag::O_PATH | OFlag::O_DIRECTORY,
-        Make::File => OFlag::O_PATH,
-    };
-    match open_below(root, path, flags) {
-        Err(Errno::ENOENT) => {}
-        done => return done,
+impl Make {
+    /// How it is opened.
+    fn flags(self) -> OFlag {
+        match self {
+            Make::Dir => OFlag::O_PATH | OFlag::O_DIRECTORY,
+            Make::File => OFlag::O_PATH,
+        }
     }
+}
+
+fn make_below(root: BorrowedFd<'_>, path: &Path, what: Make, links_left: usize) -> nix::Result<OwnedFd> {
+    match open_below(root, path, what.flags()) {
+        Err(Errno::ENOENT) => make_missing(root, path, what, links_left),
+        done => done,
+    }
+}
+
+/// What `path` leads to is not there.
+fn make_missing(root: BorrowedFd<'_>, path: &Path, what: Make, links_left: usize) -> nix::Result<OwnedFd> {
+    let flags = what.flags();
     let (Some(parent_path), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::ENOENT) };
     let parent = make_below(root, parent_path, Make::Dir, links_left)?;
     let made = match what {
@@ -104,7 +118,7 @@ fn make_below(root: BorrowedFd<'_>, path: &Path, what: Make, links_left: usize) 
             Mode::from_bits_truncate(0o644),
         ),
     };
-    match made {
+    let made = match made {
         Err(Errno::EEXIST) if links_left > 0 => match readlinkat(&parent, name) {
             // It exists and leads nowhere: make what it leads to, resolved inside the root.
             Ok(target) => make_below(root, &parent_path.join(target), what, links_left - 1),
@@ -114,7 +128,9 @@ fn make_below(root: BorrowedFd<'_>, path: &Path, what: Make, links_left: usize) 
         },
         Err(Errno::EEXIST) => Err(Errno::ELOOP),
         made => made,
-    }
+    };
+    close_later(parent);
+    made
 }
 
 /// [`open_with`] without openat2: opens one component at a time with O_PATH | O_NOFOLLOW and keeps the way back as descriptors.
@@ -329,8 +345,8 @@ mod tests {
         symlink("/run", scratch.0.join("var")).unwrap();
         symlink("../../../../../../escaped", scratch.0.join("out")).unwrap();
         mkdir_below(root.as_fd(), Path::new("/var/lock/deep")).unwrap();
-        create_file_below(root.as_fd(), Path::new("out")).unwrap();
-        create_file_below(root.as_fd(), Path::new("new/file")).unwrap();
+        create_below(root.as_fd(), Path::new("out"), Make::File).unwrap();
+        create_below(root.as_fd(), Path::new("new/file"), Make::File).unwrap();
         for made in ["run/lock/deep", "escaped", "new/file"] {
             assert!(scratch.0.join(made).exists(), "{made}");
         }

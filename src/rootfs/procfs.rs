@@ -22,6 +22,12 @@ const ROOT_INODE: u64 = 1;
 #[derive(Debug)]
 pub struct Proc(OwnedFd);
 
+impl From<Proc> for OwnedFd {
+    fn from(proc: Proc) -> Self {
+        proc.0
+    }
+}
+
 impl Proc {
     /// A new instance that is mounted nowhere.
     ///

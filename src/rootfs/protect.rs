@@ -11,6 +11,7 @@ use super::path::{Links, open_below, open_with};
 use super::tree::{self, Change, NewFs, Place, Tree};
 use crate::error::{Context, Error, Result};
 use crate::plan::{FlagChange, MountAttributes};
+use crate::sys::fd::close_later;
 use crate::sys::mount::{self, Reach, attr};
 
 const READ_ONLY: Change<'_> = Change {
@@ -32,6 +33,7 @@ impl RootFs<'_> {
                 .doing(|| format!("mask {}", path.display()))
                 .property(|| format!("linux.maskedPaths[{index}]"))?;
         }
+        file_mask.into_iter().chain(dir_mask).for_each(close_later);
         Ok(())
     }
 
@@ -56,7 +58,11 @@ impl RootFs<'_> {
         };
         let place = Place { fd, root: Some(self.root.as_fd()), path };
         let attached = tree.attach(&place, Change::default(), self.names())?;
-        mask.get_or_insert(attached);
+        close_later(place.fd);
+        match mask {
+            Some(_) => close_later(attached),
+            None => *mask = Some(attached),
+        }
         Ok(())
     }
 
@@ -90,7 +96,9 @@ impl RootFs<'_> {
         let Some(fd) = self.open_protected(path)? else { return Ok(()) };
         let tree = Tree::bind_of(fd.as_fd(), Reach::Recursive)?;
         let place = Place { fd, root: Some(self.root.as_fd()), path };
-        tree.attach(&place, READ_ONLY, self.names()).map(drop)
+        tree.attach(&place, READ_ONLY, self.names()).map(close_later)?;
+        close_later(place.fd);
+        Ok(())
     }
 
     /// `None` if there is nothing to protect: what is missing is hidden enough.

@@ -19,6 +19,7 @@ use super::path::open_below;
 use super::procfs::Proc;
 use crate::error::{Error, Kind, Result};
 use crate::plan::{FlagChange, MountAttributes, Propagation, PropagationKind};
+use crate::sys::fd::close_later;
 use crate::sys::mount::{self, FSCONFIG_STRING_BYTES, FileInfo, FsContext, MountAttr, Reach, attr};
 
 /// How a descriptor is named to mount(2).
@@ -141,6 +142,14 @@ impl Tree {
         }
     }
 
+    /// Leaves its descriptor to a [`crate::sys::fd::close_from`] that follows.
+    pub(super) fn close_later(self) {
+        match self {
+            Tree::Detached(fd) | Tree::BindByPath { source: fd, .. } => close_later(fd),
+            Tree::NewByPath(_) => {}
+        }
+    }
+
     /// What the mount's root is: a directory or another kind of file.
     pub fn stat(&self) -> nix::Result<Option<FileInfo>> {
         match self {
@@ -183,8 +192,7 @@ impl Tree {
                 place.mounted()?
             }
             Tree::NewByPath(fs) => {
-                let mounted = names.with(place.fd.as_fd(), |to| fs.mount_by_path(to));
-                match mounted {
+                match fs.mount_on(place.fd.as_fd(), names) {
                     Err(Errno::ENODEV) => return Err(unknown_fs_type(&fs.fs_type)),
                     mounted => mounted?,
                 }
@@ -215,6 +223,11 @@ impl NewFs {
             }
         }
         context.mount(self.attributes)
+    }
+
+    /// Makes it and mounts it on the file that `target` is open on, by mount(2).
+    pub(super) fn mount_on(&self, target: BorrowedFd<'_>, names: FdNames<'_>) -> nix::Result<()> {
+        names.with(target, |path| self.mount_by_path(path))
     }
 
     fn mount_by_path(&self, target: &str) -> nix::Result<()> {

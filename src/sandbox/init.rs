@@ -128,11 +128,12 @@ impl<'c> Init<'_, 'c> {
         Ok(())
     }
 
-    /// What is the parent's own business: its end of the socket (so that its death is noticed), the state's lock.
+    /// What is the parent's own business: its end of the socket (so that its death is noticed), the state's lock; later, what
+    /// was left to be closed at once.
     fn close_foreign_descriptors(&self) -> Result<()> {
         let mut kept: Vec<BorrowedFd<'_>> = vec![self.parent.as_fd()];
         kept.extend(self.setup.start.as_ref().map(AsFd::as_fd));
-        kept.extend(self.setup.cgroup.tasks.iter().map(|(_, tasks)| tasks.as_fd()));
+        kept.extend(self.setup.cgroup.descriptors());
         kept.extend(self.setup.joined.iter().map(|joined| joined.fd.as_fd()));
         kept.extend(self.setup.prepared.descriptors());
         common::close_all_but(self.setup.first_own, &kept)
@@ -273,9 +274,11 @@ impl<'c> Init<'_, 'c> {
         rootfs.protect_readonly_paths()?;
         rootfs.protect_root()?;
         rootfs.set_root_propagation()?;
-        // Its descriptors are closed: what waits for start holds nothing that it does not need.
-        self.rootfs = None;
-        Ok(())
+        if let Some(rootfs) = self.rootfs.take() {
+            rootfs.close_later();
+        }
+        // What waits for start holds nothing that it does not need.
+        self.close_foreign_descriptors()
     }
 
     fn set_priorities(&mut self) -> Result<()> {

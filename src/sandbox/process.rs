@@ -160,13 +160,19 @@ pub fn become_user(process: &Process, last_capability: u8, is_in_cwd: bool, pare
     }
     capabilities::drop_bounding(&wanted, last_capability)?;
     own_streams(user.uid)?;
-    process::set_keep_capabilities(true).doing(|| "keep capabilities")?;
+    // Only who stops being root would lose them (capabilities(7)).
+    let stops_being_root = user.uid != 0;
+    if stops_being_root {
+        process::set_keep_capabilities(true).doing(|| "keep capabilities")?;
+    }
     set_groups(&user.additional_gids)?;
     let gid = Gid::from_raw(user.gid);
     setresgid(gid, gid, gid).property(|| "process.user.gid").doing(|| format!("become group {gid}"))?;
     let uid = Uid::from_raw(user.uid);
     setresuid(uid, uid, uid).property(|| "process.user.uid").doing(|| format!("become user {uid}"))?;
-    process::set_keep_capabilities(false).doing(|| "keep capabilities")?;
+    if stops_being_root {
+        process::set_keep_capabilities(false).doing(|| "keep capabilities")?;
+    }
     capabilities::apply(&wanted)?;
     if is_in_cwd {
         return Ok(());

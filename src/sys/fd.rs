@@ -18,6 +18,22 @@ pub fn read_short(path: &str) -> nix::Result<String> {
     Ok(String::from_utf8_lossy(&page[..length]).into_owned())
 }
 
+/// The first `size` bytes of a file, or all that it has; std asks once more whether there are others.
+pub fn read_sized(mut file: &std::fs::File, size: usize) -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![0; size];
+    let mut length = 0;
+    while length < size {
+        match std::io::Read::read(&mut file, &mut bytes[length..]) {
+            Ok(0) => break,
+            Ok(more) => length += more,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
 /// What close_range(2) does with each descriptor.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum CloseRange {
@@ -29,7 +45,7 @@ pub enum CloseRange {
 /// Closes, or marks close-on-exec, all descriptors from `first` on.
 ///
 /// # Errors
-/// What reading /proc/self/fd gives, where the kernel lacks close_range(2) (before 5.9) or its flag (before 5.11).
+/// What getrlimit(2) gives, where the kernel lacks close_range(2) (before 5.9) or its flag (before 5.11).
 pub fn close_from(first: RawFd, how: CloseRange) -> nix::Result<()> {
     close_between(first, RawFd::MAX, how)
 }
@@ -48,12 +64,17 @@ pub fn close_between(first: RawFd, last: RawFd, how: CloseRange) -> nix::Result<
 }
 
 fn close_listed(first: RawFd, last: RawFd, how: CloseRange) -> nix::Result<()> {
-    let listed =
-        std::fs::read_dir("/proc/self/fd").map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
-    let open: Vec<RawFd> = listed
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|fd| (first..=last).contains(fd))
-        .collect();
+    let open: Vec<RawFd> = match std::fs::read_dir("/proc/self/fd") {
+        Ok(listed) => listed
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter(|fd| (first..=last).contains(fd))
+            .collect(),
+        // In a container's root without /proc: all that there can be.
+        Err(_) => {
+            let (limit, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
+            (first..=last.min(RawFd::try_from(limit).unwrap_or(RawFd::MAX))).filter(|fd| is_open(*fd)).collect()
+        }
+    };
     for fd in open {
         match how {
             // The listing's own descriptor is among them and is closed already: EBADF is expected.
@@ -64,6 +85,17 @@ fn close_listed(first: RawFd, last: RawFd, how: CloseRange) -> nix::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Descriptors from here on are closed one by one.
+const MOST_LEFT_OPEN: RawFd = 64;
+
+/// Leaves a close-on-exec descriptor open for a [`close_from`] that follows: one call for many. Only few: a process may be
+/// allowed no more than some hundreds.
+pub fn close_later(fd: OwnedFd) {
+    if fd.as_raw_fd() < MOST_LEFT_OPEN {
+        std::mem::forget(fd);
+    }
 }
 
 /// Lets a descriptor survive execve(2).
