@@ -26,17 +26,18 @@ pub fn run(hooks: &[Hook], state: &str, signals: Option<&Signals>) -> Result<()>
     hooks.iter().try_for_each(|hook| run_one(hook, state, signals))
 }
 
-/// Runs all `hooks`; failures are warnings (poststop: runtime.md#lifecycle).
-pub fn run_all(hooks: &[Hook], state: &str) {
+/// Runs all `hooks`; failures are warnings (poststop: runtime.md#lifecycle), and so is a signal that ends one.
+pub fn run_all(hooks: &[Hook], state: &str, signals: Option<&Signals>) {
     for hook in hooks {
-        if let Err(error) = run_one(hook, state, None) {
+        if let Err(error) = run_one(hook, state, signals) {
             log::warn!("{error}");
         }
     }
 }
 
 fn run_one(hook: &Hook, state: &str, signals: Option<&Signals>) -> Result<()> {
-    let deadline = hook.timeout.map(|timeout| Instant::now() + timeout);
+    // One that is beyond what the clock can tell is none.
+    let deadline = hook.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let named = |error: Error| {
         Err::<(), _>(error).property(|| hook.property.clone()).doing(|| format!("run {}", hook.path.display()))
     };
@@ -212,6 +213,11 @@ mod tests {
     fn a_failure_names_the_property_and_quotes_the_hook() {
         let error = run(&[hook("echo no gpu >&2; exit 3", None)], "{}", None).unwrap_err();
         assert_eq!(error.to_string(), "run /bin/sh: hooks.prestart[0]: exit status 3: no gpu");
+    }
+
+    #[test]
+    fn a_timeout_may_be_longer_than_the_clock_runs() {
+        run(&[hook("exit 0", Some(Duration::from_secs(i64::MAX as u64)))], "{}", None).unwrap();
     }
 
     #[test]

@@ -55,7 +55,7 @@ fn run() -> u8 {
         Err(error) => {
             log::error(&error);
             match &invocation.command {
-                Command::Run(_) => create::failure_code(&error),
+                Command::Run(options) => create::failure_code(options, &error),
                 command => command.failure_code(),
             }
         }

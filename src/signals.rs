@@ -58,7 +58,7 @@ impl Signals {
         }
     }
 
-    /// Waits until `fd` has something to read or its peer is gone; a terminating signal that comes first is an error.
+    /// Waits until `fd` has something to read or its peer is gone; a terminating signal is an error if it comes first.
     pub fn wait_readable(&self, fd: BorrowedFd<'_>) -> Result<()> {
         loop {
             let mut polled = [PollFd::new(fd, PollFlags::POLLIN), PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
@@ -66,11 +66,12 @@ impl Signals {
                 Err(Errno::EINTR) => continue,
                 other => other.doing(|| "wait for the container process")?,
             };
-            if polled[1].any() == Some(true) {
-                self.check()?;
-            }
+            // What has happened already comes first: a program that runs gets the signal.
             if polled[0].any() == Some(true) {
                 return Ok(());
+            }
+            if polled[1].any() == Some(true) {
+                self.check()?;
             }
         }
     }

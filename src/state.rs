@@ -24,7 +24,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::plan::{Hook, Namespace, Plan};
 use crate::sys::fd::{read_short, read_sized};
 use crate::sys::process;
@@ -133,16 +133,90 @@ pub struct Reserved(Option<Locked>);
 /// # Errors
 /// `ENOENT` if there is none.
 fn lock(dir: &Path) -> Result<File> {
+    let locked = lock_by(dir, |file| file.lock().map(|()| true))?;
+    locked.ok_or_else(|| Errno::EAGAIN.into())
+}
+
+/// [`lock`], or `None` while another process holds it.
+fn try_lock(dir: &Path) -> Result<Option<File>> {
+    lock_by(dir, |file| match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(fs::TryLockError::WouldBlock) => Ok(false),
+        Err(fs::TryLockError::Error(error)) => Err(error),
+    })
+}
+
+fn lock_by(dir: &Path, take: impl Fn(&File) -> std::io::Result<bool>) -> Result<Option<File>> {
     loop {
         let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(dir)?;
-        while let Err(error) = file.lock() {
-            if error.kind() != std::io::ErrorKind::Interrupted {
-                return Err(error.into());
-            }
+        match take(&file) {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error.into()),
         }
         let (held, named) = (file.metadata()?, fs::symlink_metadata(dir)?);
         if (held.dev(), held.ino()) == (named.dev(), named.ino()) {
-            return Ok(file);
+            return Ok(Some(file));
+        }
+    }
+}
+
+/// How long a command that holds a container may take to undo what it did.
+const YIELD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Ends the command that holds the lock of `dir`: a create or start undoes at SIGTERM what it did, and what a killed one
+/// leaves is in the journal. Nothing happens if nobody holds it any more, or somebody out of sight.
+fn end_holder(dir: &Path) -> Result<()> {
+    let Some((pid, pidfd)) = holder(dir)? else { return Ok(()) };
+    for signal in [libc::SIGTERM, libc::SIGKILL] {
+        match process::pidfd_send_signal(pidfd.as_fd(), signal) {
+            Err(Errno::ESRCH) => return Ok(()),
+            sent => sent.doing(|| format!("end process {pid}, which holds {}", dir.display()))?,
+        }
+        if wait_readable(pidfd.as_fd(), Instant::now() + YIELD_TIMEOUT)? {
+            return Ok(());
+        }
+    }
+    Err(Error::other(format!("process {pid} holds {} and does not end", dir.display())))
+}
+
+/// The process that holds the lock of `dir`, from /proc/locks (proc_locks(5)).
+fn holder(dir: &Path) -> Result<Option<(i32, OwnedFd)>> {
+    let wanted = fs::metadata(dir)?;
+    let is_it = |path: PathBuf| fs::metadata(path).is_ok_and(|at| (at.dev(), at.ino()) == (wanted.dev(), wanted.ino()));
+    let text = fs::read_to_string("/proc/locks").doing(|| "read /proc/locks")?;
+    for pid in text.lines().filter_map(|line| flock_holder(line, wanted.ino())) {
+        let Ok(pidfd) = process::pidfd_open(Pid::from_raw(pid)) else { continue };
+        // Not a later process with the same PID: that one does not have the directory open.
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        if open.map(|entry| entry.path()).any(is_it) {
+            return Ok(Some((pid, pidfd)));
+        }
+    }
+    Ok(None)
+}
+
+/// The PID in a line of /proc/locks, if that is a flock(2) on inode `inode` that is held and not waited for. The device is not
+/// compared: some file systems show another one to stat(2).
+fn flock_holder(line: &str, inode: u64) -> Option<i32> {
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    let (kind, pid, file) = (fields.next()?, fields.nth(2)?, fields.next()?);
+    let is_it = kind == "FLOCK" && file.rsplit(':').next()?.parse() == Ok(inode);
+    pid.parse().ok().filter(|pid| is_it && *pid > 0)
+}
+
+/// Waits until `fd` has something to read or tells an end; `false` is the deadline.
+fn wait_readable(fd: std::os::fd::BorrowedFd<'_>, deadline: Instant) -> Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Rounded up, so that the last wait does not spin.
+        let timeout = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) {
+            Ok(1..) => return Ok(true),
+            Ok(_) if left.is_zero() => return Ok(false),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
         }
     }
 }
@@ -207,13 +281,37 @@ impl Locked {
     /// Waits for whoever changes the container, then holds it.
     ///
     /// # Errors
-    /// A state error "does not exist" if there is no such container.
+    /// A state error "does not exist" if there is no such container, and one if it is being created: that may take as long
+    /// as a hook takes.
     pub fn open(root: &Path, id: &str) -> Result<Self> {
+        Self::open_by(root, id, |dir| match try_lock(dir)? {
+            None if read(dir).is_ok_and(|state| state.creating) => {
+                Err(Error::state(format!("container {id:?} is being created"))
+                    .hint(format!("kelson delete --force {id}")))
+            }
+            None => lock(dir),
+            Some(lock) => Ok(lock),
+        })
+    }
+
+    /// Ends whoever changes the container, then holds it.
+    ///
+    /// # Errors
+    /// A state error "does not exist" if there is no such container.
+    pub fn take(root: &Path, id: &str) -> Result<Self> {
+        Self::open_by(root, id, |dir| match try_lock(dir)? {
+            None => end_holder(dir).and_then(|()| lock(dir)),
+            Some(lock) => Ok(lock),
+        })
+    }
+
+    fn open_by(root: &Path, id: &str, lock: impl FnOnce(&Path) -> Result<File>) -> Result<Self> {
         check_id(id)?;
         let dir = root.join(id);
         match lock(&dir) {
             Ok(lock) => Ok(Self { dir, lock }),
             Err(e) if e.errno() == Some(Errno::ENOENT) => Err(missing(id)),
+            Err(e) if e.kind() == Kind::State => Err(e),
             Err(e) => Err(e).doing(|| format!("lock {}", dir.display())),
         }
     }
@@ -546,31 +644,22 @@ impl Target {
     /// Waits until the process has ended, at most [`END_TIMEOUT`] long after a SIGKILL.
     pub fn wait_end(&self) -> Result<()> {
         let deadline = Instant::now() + END_TIMEOUT;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Error::other(format!("process {} does not end {END_TIMEOUT:?} after SIGKILL", self.pid))
-                    .hint("it may wait for a device or a network file system: see its stack in /proc"));
-            }
-            let ended = match &self.pidfd {
-                Some(pidfd) => {
-                    let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-                    let timeout = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
-                    poll(&mut polled, timeout) == Ok(1)
+        let ended = match &self.pidfd {
+            Some(pidfd) => wait_readable(pidfd.as_fd(), deadline)?,
+            None => loop {
+                match stat(self.pid) {
+                    // Without pidfds there is no event to wait for in a process that is no child.
+                    Some((_, true)) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
+                    Some((_, true)) => break false,
+                    _ => break true,
                 }
-                None => match stat(self.pid) {
-                    Some((_, true)) => {
-                        // Without pidfds there is no event to wait for in a process that is no child.
-                        std::thread::sleep(Duration::from_millis(1));
-                        false
-                    }
-                    _ => true,
-                },
-            };
-            if ended {
-                return Ok(());
-            }
+            },
+        };
+        if ended {
+            return Ok(());
         }
+        Err(Error::other(format!("process {} does not end {END_TIMEOUT:?} after SIGKILL", self.pid))
+            .hint("it may wait for a device or a network file system: see its stack in /proc"))
     }
 }
 
@@ -622,6 +711,20 @@ mod tests {
         assert_eq!(parse_stat(text), Some((4242, true)));
         let zombie = "7 (a) Z 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 0 0";
         assert_eq!(parse_stat(zombie), Some((4242, false)));
+    }
+
+    #[test]
+    fn only_a_lock_that_is_held_names_its_holder() {
+        for (line, holder) in [
+            ("1: FLOCK  ADVISORY  WRITE 4711 fe:00:42 0 EOF", Some(4711)),
+            ("1: FLOCK  ADVISORY  WRITE 4711 fe:00:421 0 EOF", None),
+            ("1: -> FLOCK  ADVISORY  WRITE 4711 fe:00:42 0 EOF", None),
+            ("2: POSIX  ADVISORY  WRITE 4711 fe:00:42 0 EOF", None),
+            ("3: FLOCK  ADVISORY  WRITE 0 fe:00:42 0 EOF", None),
+            ("4: LEASE  ACTIVE    READ  4711 fe:00:42 0 EOF", None),
+        ] {
+            assert_eq!(flock_holder(line, 42), holder, "{line}");
+        }
     }
 
     #[test]

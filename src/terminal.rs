@@ -162,19 +162,21 @@ impl Relay {
         }
     }
 
-    /// Prints what the container wrote.
-    pub fn copy_output(&mut self) {
+    /// Prints some of what the container wrote, and gives whether there was any: a container that never stops writing must not
+    /// keep its signals from it.
+    pub fn copy_output(&mut self) -> bool {
         let mut chunk = [0; 16384];
-        loop {
-            match nix::unistd::read(&self.master, &mut chunk) {
-                Ok(length) if length > 0 => write_all(standard_stream(1), &chunk[..length]),
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return,
-                // EIO: the last process with the other end open is gone.
-                Ok(_) | Err(_) => {
-                    self.is_open = false;
-                    return;
-                }
+        match nix::unistd::read(&self.master, &mut chunk) {
+            Ok(length) if length > 0 => {
+                write_all(standard_stream(1), &chunk[..length]);
+                true
+            }
+            Err(Errno::EINTR) => true,
+            Err(Errno::EAGAIN) => false,
+            // EIO: the last process with the other end open is gone.
+            Ok(_) | Err(_) => {
+                self.is_open = false;
+                false
             }
         }
     }

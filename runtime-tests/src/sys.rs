@@ -278,6 +278,12 @@ pub fn set_window_size(fd: BorrowedFd<'_>, rows: u16, columns: u16) -> Result<()
     Ok(())
 }
 
+/// Sends a process any signal, also a realtime one, for which nix has no name; 0 only asks.
+pub fn kill(pid: i32, signal: i32) -> Result<(), Errno> {
+    // SAFETY: takes integers.
+    Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
 /// Pushes a byte into a terminal's input (TIOCSTI), as an attacker would.
 pub fn push_terminal_input(fd: BorrowedFd<'_>, byte: u8) -> Result<(), Errno> {
     // SAFETY: the pointer is to one live byte that the kernel reads.

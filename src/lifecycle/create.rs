@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::libc;
+use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use super::listen;
@@ -66,11 +66,11 @@ impl Drop for HostMount {
 
 /// Creates the container; its process waits for `start`.
 pub fn create(runtime: &Runtime, options: &cli::Create) -> Result<()> {
-    listen::check_inherited(options.preserve_fds)?;
+    let preserved = listen::preserved(options.preserve_fds)?;
     let signals = Signals::hold_terminating()?;
     let plan = load(runtime, options, &[])?;
     check_terminal(&plan, options, false)?;
-    let made = make(runtime, options, plan, Until::Started, &signals)?;
+    let made = make(runtime, options, plan, Until::Started, preserved, &signals)?;
     signals.check()?;
     made.child.answer(Answer::Commit)?;
     made.keep();
@@ -80,7 +80,7 @@ pub fn create(runtime: &Runtime, options: &cli::Create) -> Result<()> {
 /// Creates and starts the container; in the foreground waits for its end and gives its exit code.
 pub fn run(runtime: &Runtime, options: &cli::Run) -> Result<u8> {
     let create = &options.create;
-    listen::check_inherited(create.preserve_fds)?;
+    let preserved = listen::preserved(create.preserve_fds)?;
     let signals = Signals::hold_terminating()?;
     let plan = load(runtime, create, &options.args)?;
     if plan.process.is_none() {
@@ -93,17 +93,17 @@ pub fn run(runtime: &Runtime, options: &cli::Run) -> Result<u8> {
         // Orphans of a container without a PID namespace end up here and are reaped.
         crate::sys::process::set_child_subreaper().doing(|| "become a subreaper")?;
     }
-    let made = make(runtime, create, plan, Until::Told, &signals)?;
+    let made = make(runtime, create, plan, Until::Told, preserved, &signals)?;
     signals.check()?;
     let notify = match made.reserved.locked() {
         Some(locked) => listen::NotifySocket::bind_in(locked.dir())?,
         None => None,
     };
     made.child.answer(Answer::Start)?;
-    if let Err(error) = made.child.wait_for_execve() {
+    if let Err(error) = made.child.wait_for_execve(&signals) {
         let state = made.state.clone();
         drop(made);
-        hooks::run_all(&state.poststop, &state.to_oci(Status::Stopped)?);
+        hooks::run_all(&state.poststop, &state.to_oci(Status::Stopped)?, None);
         return Err(error);
     }
     let (pid, pidfd, console, state) = made.keep();
@@ -114,15 +114,16 @@ pub fn run(runtime: &Runtime, options: &cli::Run) -> Result<u8> {
     }
     if options.detach {
         return match notify {
-            Some(notify) => notify.forward_ready(pid, pidfd.as_ref()).map(|()| 0),
+            Some(notify) => notify.forward_ready(pid, pidfd.as_ref(), &signals).map(|()| 0),
             None => Ok(0),
         };
     }
-    let code = foreground::attend(pid, pidfd, console, notify)?;
-    if !options.keep {
+    let code = foreground::attend(pid, pidfd, console, notify);
+    // One that cannot be attended any more is nobody's to end but this process's.
+    if !options.keep || code.is_err() {
         delete::destroy(runtime, &create.id)?;
     }
-    Ok(code)
+    code
 }
 
 /// Reads config.json into a plan; `args` replace the config's.
@@ -182,7 +183,14 @@ fn check_terminal(plan: &Plan, options: &cli::Create, is_foreground: bool) -> Re
     }
 }
 
-fn make(runtime: &Runtime, options: &cli::Create, loaded: Loaded, until: Until, signals: &Signals) -> Result<Made> {
+fn make(
+    runtime: &Runtime,
+    options: &cli::Create,
+    loaded: Loaded,
+    until: Until,
+    preserved: u32,
+    signals: &Signals,
+) -> Result<Made> {
     let Loaded { mut plan, text, last_capability } = loaded;
     let reserved = state::reserve(&runtime.root, &options.id)?;
     let locked = reserved.locked().ok_or_else(|| Error::state("the state directory is gone"))?;
@@ -206,7 +214,6 @@ fn make(runtime: &Runtime, options: &cli::Create, loaded: Loaded, until: Until, 
         Until::Started => Some(locked.listen()?),
         Until::Told => None,
     };
-    let preserved = options.preserve_fds + listen::inherited();
     let joined = stage::open_joined(plan)?;
     let joined_user_ns = joined.iter().find(|joined| joined.kind.name == "user").map(|joined| joined.fd.as_fd());
     let mut setup = init::Setup {
@@ -290,7 +297,7 @@ fn make(runtime: &Runtime, options: &cli::Create, loaded: Loaded, until: Until, 
         drop(cgroup);
         drop(reserved);
         if hooks_begun || error.property().is_some_and(|property| property.starts_with("hooks.")) {
-            hooks::run_all(&plan.hooks.poststop, &state.to_oci(Status::Stopped)?);
+            hooks::run_all(&plan.hooks.poststop, &state.to_oci(Status::Stopped)?, None);
         }
         return Err(error);
     }
@@ -356,13 +363,12 @@ pub fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
     state::write_atomically(path, &tag, 0o644, pid.to_string().as_bytes())
 }
 
-/// The exit code of a foreground `run` that failed: a shell's, where the program is at fault.
-pub fn failure_code(error: &Error) -> u8 {
-    if error.property() != Some("process.args") {
-        return 1;
-    }
-    match error.errno().map(|errno| errno as i32) {
-        None | Some(libc::ENOENT) => 127,
-        Some(_) => 126,
+/// The exit code of a `run` that failed: a shell's, where it is in the foreground and execve(2) refused the program.
+pub fn failure_code(options: &cli::Run, error: &Error) -> u8 {
+    use Errno::{EACCES, EISDIR, ENOENT, ENOEXEC, ENOTDIR, EPERM};
+    match error.errno().filter(|_| !options.detach && error.property() == Some("process.args")) {
+        Some(ENOENT) => 127,
+        Some(EACCES | EISDIR | ENOEXEC | ENOTDIR | EPERM) => 126,
+        _ => 1,
     }
 }

@@ -5,6 +5,7 @@ use crate::cli;
 use crate::error::{Error, Kind, Result};
 use crate::hooks;
 use crate::rootfs;
+use crate::signals::Signals;
 use crate::state::{Locked, State, Status};
 
 /// Deletes a stopped or created container; a running one only with `--force`.
@@ -21,10 +22,15 @@ pub fn destroy(runtime: &Runtime, id: &str) -> Result<()> {
 }
 
 fn one(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
-    let locked = match Locked::open(&runtime.root, id) {
-        // As runc and crun: what is not there need not be deleted.
-        Err(error) if force && error.kind() == Kind::State => return Ok(()),
-        other => other?,
+    // Half a deletion would lose the poststop hooks: it is finished, whoever wants to end it.
+    let signals = Signals::hold_terminating()?;
+    let locked = match force {
+        false => Locked::open(&runtime.root, id)?,
+        true => match Locked::take(&runtime.root, id) {
+            // As runc and crun: what is not there need not be deleted.
+            Err(error) if error.kind() == Kind::State => return Ok(()),
+            other => other?,
+        },
     };
     let Some(state) = locked.load()? else {
         // Its maker was killed before it made anything else.
@@ -45,7 +51,9 @@ fn one(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
     }
     state.cgroup.remove()?;
     locked.remove()?;
-    hooks::run_all(&state.poststop, &state.to_oci(Status::Stopped)?);
+    // What came meanwhile came from a delete --force that wanted what is done now.
+    while signals.next()?.is_some() {}
+    hooks::run_all(&state.poststop, &state.to_oci(Status::Stopped)?, Some(&signals));
     Ok(())
 }
 

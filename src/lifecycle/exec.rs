@@ -20,7 +20,7 @@ use crate::terminal::{self, Relay};
 
 /// Runs a process in the container; in the foreground waits for its end and gives its exit code.
 pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
-    listen::check_inherited(options.preserve_fds)?;
+    let preserved = listen::preserved(options.preserve_fds)?;
     let signals = Signals::hold_terminating()?;
     let state = runtime.load(&options.id)?;
     match state.status(&runtime.root)? {
@@ -42,7 +42,6 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
     if options.console_socket.is_none() && process.console_size.is_none() {
         process.console_size = Relay::caller_size();
     }
-    let preserved = options.preserve_fds + listen::inherited();
     let (rlimits, oom_score_adj) = (process.rlimits.clone(), process.oom_score_adj);
     let sub = options.cgroup.iter().map(|text| SubCgroup::parse(text)).collect::<Result<Vec<_>>>()?;
     let entry = state.cgroup.entry(&sub)?;
@@ -113,7 +112,7 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
     }
     signals.check()?;
     child.answer(Answer::Start)?;
-    child.wait_for_execve()?;
+    child.wait_for_execve(&signals)?;
     let (pid, pidfd) = child.keep();
     if options.detach {
         return Ok(0);

@@ -5,14 +5,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::listen::NotifySocket;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::signals::Signals;
 use crate::state::Target;
 use crate::sys::fd::standard_stream;
+use crate::sys::process;
 use crate::terminal::Relay;
 
 /// Waits for the end of child `pid` and gives its exit code: its own, or 128 and the signal.
@@ -25,7 +25,7 @@ pub fn attend(pid: Pid, pidfd: Option<OwnedFd>, console: Option<OwnedFd>, notify
         if let Some(code) = reap_all(pid)? {
             if let Some(relay) = &mut relay {
                 // What the container wrote last is still in the pty.
-                relay.copy_output();
+                while relay.copy_output() {}
             }
             return Ok(code);
         }
@@ -92,14 +92,32 @@ fn wait(signals: &Signals, relay: Option<&mut Relay>, notify: Option<&NotifySock
 /// which this process ends as well.
 fn reap_all(pid: Pid) -> Result<Option<u8>> {
     loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
-            Ok(WaitStatus::Exited(ended, status)) if ended == pid => return Ok(Some(status as u8)),
-            Ok(WaitStatus::Signaled(ended, signal, _)) if ended == pid => return Ok(Some(128 + signal as u8)),
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(None),
-            // Another child, or a realtime signal that the crate has no name for.
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(Errno::EINVAL) => return Err(Error::other("the container ended by a realtime signal")),
+        match process::wait_any() {
+            Ok(Some((ended, status))) if ended == pid => return Ok(Some(exit_code(status))),
+            Ok(None) | Err(Errno::ECHILD) => return Ok(None),
+            // Another child.
+            Ok(Some(_)) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).doing(|| "wait for the container"),
+        }
+    }
+}
+
+/// A process's own exit code, or 128 and the signal that ended it, which may be a realtime one.
+fn exit_code(status: i32) -> u8 {
+    match libc::WIFEXITED(status) {
+        true => libc::WEXITSTATUS(status) as u8,
+        false => 128 + libc::WTERMSIG(status) as u8,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_counted_from_128() {
+        for (status, code) in [(0, 0), (3 << 8, 3), (9, 137), (40, 168), (64, 192), (6 | 0x80, 134)] {
+            assert_eq!(exit_code(status), code, "{status:#x}");
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::error::{Context, Error, Result};
 use crate::plan::{Mount, MountAttributes, MountKind, Plan, Process, Propagation, PropagationKind, Seccomp};
 use crate::sandbox::parent::Child;
 use crate::sandbox::process::set_default_env;
+use crate::signals::Signals;
 use crate::state::{State, Status};
 use crate::sys::{fd, process};
 
@@ -24,16 +25,18 @@ pub fn inherited() -> u32 {
     if is_for_us { number("LISTEN_FDS").unwrap_or(0) } else { 0 }
 }
 
-/// Makes sure that every descriptor from 3 on that the container is to get is open: before this program opens its own, which
-/// would have the same numbers.
-pub fn check_inherited(preserve_fds: u32) -> Result<()> {
-    for number in 3..3 + (preserve_fds + inherited()) as i32 {
-        if !fd::is_open(number) {
+/// How many descriptors from 3 on the container is to get: `--preserve-fds` and LISTEN_FDS. All of them are open, which is
+/// asked before this program opens its own, which would have the same numbers.
+pub fn preserved(preserve_fds: u32) -> Result<u32> {
+    let count = u64::from(preserve_fds) + u64::from(inherited());
+    for number in 3..3 + count {
+        if !i32::try_from(number).is_ok_and(fd::is_open) {
             return Err(Error::usage(format!("descriptor {number} is to be preserved and is not open"))
                 .hint("--preserve-fds and LISTEN_FDS count descriptors that are open, from 3 on"));
         }
     }
-    Ok(())
+    // There are not more than an i32 counts.
+    Ok(count as u32)
 }
 
 /// Tells the container's process of the descriptors and the notify socket that it gets.
@@ -118,7 +121,10 @@ impl NotifySocket {
     }
 
     /// start and a detached run: waits for READY=1 or the end of the container, as runc does.
-    pub fn forward_ready(&self, pid: Pid, pidfd: Option<&OwnedFd>) -> Result<()> {
+    ///
+    /// # Errors
+    /// A terminating signal that comes first: the container goes on.
+    pub fn forward_ready(&self, pid: Pid, pidfd: Option<&OwnedFd>, signals: &Signals) -> Result<()> {
         let opened;
         let pidfd = match pidfd {
             Some(pidfd) => pidfd.as_fd(),
@@ -131,11 +137,15 @@ impl NotifySocket {
             }
         };
         loop {
-            let mut polled = [PollFd::new(self.as_fd(), PollFlags::POLLIN), PollFd::new(pidfd, PollFlags::POLLIN)];
+            let of = |fd| PollFd::new(fd, PollFlags::POLLIN);
+            let mut polled = [of(self.as_fd()), of(pidfd), of(signals.as_fd())];
             match poll(&mut polled, PollTimeout::NONE) {
                 Err(Errno::EINTR) => continue,
                 other => other.doing(|| "wait for READY=1 of the container")?,
             };
+            if polled[2].any() == Some(true) {
+                signals.check()?;
+            }
             let has_ended = polled[1].any() == Some(true);
             if self.forward(pid)? || has_ended {
                 return Ok(());

@@ -1,10 +1,12 @@
 //! [parent] start: lets a created container's process go on to execve(2).
 
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 
 use super::{Runtime, delete, listen};
 use crate::error::{Context, Error, Result};
 use crate::hooks;
+use crate::signals::Signals;
 use crate::state::{Locked, Status};
 
 /// Starts a created container; comes back when its program runs.
@@ -12,6 +14,7 @@ use crate::state::{Locked, Status};
 /// # Errors
 /// A state error if it is not created; what made a startContainer hook or execve(2) fail.
 pub fn start(runtime: &Runtime, id: &str) -> Result<()> {
+    let signals = Signals::hold_terminating()?;
     let locked = Locked::open(&runtime.root, id)?;
     let state = locked.load()?.ok_or_else(|| Error::state(format!("container {id:?} was never created")))?;
     match state.status(&runtime.root)? {
@@ -26,6 +29,8 @@ pub fn start(runtime: &Runtime, id: &str) -> Result<()> {
     let mut stream = locked.connect().doing(|| "connect to the container's process")?;
     stream.write_all(b"s").doing(|| "tell the container's process to start")?;
     let mut failure = vec![];
+    // A startContainer hook takes its time.
+    signals.wait_readable(stream.as_fd())?;
     // End of file is execve's doing, or the end of the process.
     stream.read_to_end(&mut failure).doing(|| "wait for the container's process to start")?;
     locked.forget_start_socket()?;
@@ -38,14 +43,14 @@ pub fn start(runtime: &Runtime, id: &str) -> Result<()> {
         }
         return Err(error);
     }
-    if let Err(error) = hooks::run(&state.poststart, &state.to_oci(Status::Running)?, None) {
+    if let Err(error) = hooks::run(&state.poststart, &state.to_oci(Status::Running)?, Some(&signals)) {
         drop(locked);
         delete::destroy(runtime, id)?;
         return Err(error);
     }
     drop(locked);
     match notify {
-        Some(notify) => notify.forward_ready(nix::unistd::Pid::from_raw(state.pid), None),
+        Some(notify) => notify.forward_ready(nix::unistd::Pid::from_raw(state.pid), None, &signals),
         None => Ok(()),
     }
 }

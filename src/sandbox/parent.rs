@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
 use super::message::{self, Answer, Ask, ParentEnd};
@@ -143,9 +143,10 @@ impl Child {
     /// Waits for execve(2) of a child that was told to start.
     ///
     /// # Errors
-    /// Why it failed.
-    pub fn wait_for_execve(&self) -> Result<()> {
+    /// Why it failed; a terminating signal that comes first, as while a startContainer hook hangs.
+    pub fn wait_for_execve(&self, signals: &Signals) -> Result<()> {
         loop {
+            signals.wait_readable(self.socket.as_fd())?;
             match self.socket.receive()? {
                 None => return Ok(()),
                 Some((Ask::Failed(error), _)) => return Err(Error::decode(&error)),
@@ -163,7 +164,9 @@ impl Child {
 
     /// The error for a child that ended without a word.
     fn ended_early(&self) -> Error {
-        let how = match waitpid(self.pid, None) {
+        // It stays to be reaped: until then its PID is nobody else's, and may be killed.
+        let ended = waitid(Id::Pid(self.pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::__WALL);
+        let how = match ended {
             Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _)) => "was killed (is the memory limit too low to set it up?)",
             Ok(WaitStatus::Signaled(_, Signal::SIGSYS, _)) => "was killed by its own seccomp filter",
             _ => "ended before it was ready",

@@ -48,7 +48,8 @@ pub fn find(process: &Process) -> Result<CString> {
         Some(candidate) => Err(explain(&candidate, Errno::EACCES)).property(|| "process.args"),
         None => {
             let name = name.to_string_lossy();
-            Err(Error::config("process.args", format!("exec: {name:?}: executable file not found in $PATH")))
+            let cause = format!("exec: {name:?}: executable file not found in $PATH");
+            Err(Error::new(crate::error::Kind::System(Errno::ENOENT), cause)).property(|| "process.args")
         }
     }
 }

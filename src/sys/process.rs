@@ -152,6 +152,17 @@ pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, number: i32) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// A child that has ended, and its wait status; `None` if none has. nix's own wait has no name for realtime signals.
+///
+/// # Errors
+/// `ECHILD` if there is no child.
+pub fn wait_any() -> nix::Result<Option<(Pid, i32)>> {
+    let mut status = 0;
+    // SAFETY: `status` is valid for writes.
+    let ended = Errno::result(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::__WALL) })?;
+    Ok((ended != 0).then_some((Pid::from_raw(ended), status)))
+}
+
 /// The signal that this process gets when its parent ends; 0 is none (PR_SET_PDEATHSIG).
 pub fn set_parent_death_signal(signal: c_int) -> nix::Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, signal as c_ulong).map(drop)

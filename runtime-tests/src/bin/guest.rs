@@ -31,6 +31,8 @@ const HELP: &str = "guest COMMAND [WORD…] [, COMMAND [WORD…]]…
   syscall NUMBER ARG…        result and errno
   run PATH WORD…             runs a program: errno, or its code
   fork N                     N children that sleep
+  leave WORD…                a child that does that, and is not waited for
+  raise N                    signal N to itself
   fork-until-error           how many children there can be, and the errno
   hold MIB                   memory it touches and keeps
   burn MS                    computes so long
@@ -214,6 +216,11 @@ fn act(words: &[&str]) -> Result<(), String> {
             }
             say("fork", number(1)?);
         }
+        ["leave", rest @ ..] => {
+            // Not waited for: it is an orphan when this process ends.
+            Command::new("/proc/self/exe").args(rest).spawn().map(drop).map_err(|e| e.to_string())?;
+        }
+        ["raise", _] => sys::kill(std::process::id() as i32, number(1)? as i32).map_err(|e| e.to_string())?,
         ["fork-until-error"] => {
             let mut children = vec![];
             let error = loop {

@@ -207,7 +207,7 @@ impl Running {
     /// Sends a signal to the command itself.
     pub fn signal(&self, signal: i32) -> Outcome {
         // Not reaped yet, so the PID is still its own.
-        Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), nix_signal(signal)?)?)
+        Ok(sys::kill(self.pid(), signal)?)
     }
 
     pub fn has_ended(&self) -> bool {
@@ -283,11 +283,6 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// nix's name of a signal number below 32; `None` for 0.
-pub fn nix_signal(signal: i32) -> Outcome<Option<nix::sys::signal::Signal>> {
-    if signal == 0 { Ok(None) } else { Ok(Some(nix::sys::signal::Signal::try_from(signal)?)) }
 }
 
 /// Waits until `fd` is readable or at its end.

@@ -417,7 +417,9 @@ fn create_against_delete(ctx: &Context) -> Outcome {
 
 /// Why a create may fail while others delete the same container.
 fn expected_while_deleted(error: &str) -> bool {
-    ["exist", "deleted", "killed", "no such process", "ended"].iter().any(|w| error.to_lowercase().contains(w))
+    ["exist", "deleted", "killed", "no such process", "ended", "interrupted by sigterm"]
+        .iter()
+        .any(|w| error.to_lowercase().contains(w))
 }
 
 /// Containers come and go below one parent: whoever deletes last removes it, and no create may lose it.

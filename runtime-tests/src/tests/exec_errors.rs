@@ -20,6 +20,8 @@ pub const TESTS: &[Test] = &[
     Test { name: "empty_file", run: empty_file },
     Test { name: "user_may_not_reach_it", run: unreachable },
     Test { name: "cwd_is_a_file", run: cwd_is_a_file },
+    Test { name: "no_arguments_at_all", run: no_arguments },
+    Test { name: "missing_in_the_background", run: missing_detached },
     Test { name: "create_fails_and_not_start", run: create_fails },
     Test { name: "exec_of_a_missing_program", run: exec_missing },
     Test { name: "exec_of_a_file_that_is_not_executable", run: exec_not_executable },
@@ -73,6 +75,27 @@ fn not_executable_in_path(ctx: &Context) -> Outcome {
 
 fn is_a_directory(ctx: &Context) -> Outcome {
     fails(&mut ctx.bundle()?, "/etc", 126, &["permission denied", "is a directory"], &["directory"])
+}
+
+/// The config is wrong, no program: not the codes of a shell.
+fn no_arguments(ctx: &Context) -> Outcome {
+    for args in [json!([]), json!([""]), json!(["/bin/guest", 3])] {
+        let mut bundle = ctx.bundle()?;
+        bundle.set("/process/args", args);
+        let run = bundle.run()?.fails()?;
+        if ctx.peer == Peer::Kelson {
+            check_eq!(run.code, 1, "exit code\n  {}", run.told());
+        }
+    }
+    Ok(())
+}
+
+fn missing_detached(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    bundle.set("/process/args", json!(["/bin/nothing"])).option("--detach");
+    let run = bundle.run()?.fails()?;
+    check_eq!(run.code, 1, "exit code\n  {}", run.told());
+    Ok(())
 }
 
 fn wrong_architecture(ctx: &Context) -> Outcome {

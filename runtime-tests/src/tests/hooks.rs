@@ -32,6 +32,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "timeout_ends_the_hook", run: timeout },
     Test { name: "timeout_kills_the_whole_group", run: timeout_kills_group },
     Test { name: "timeout_that_is_kept", run: timeout_kept },
+    Test { name: "timeout_beyond_what_the_clock_tells", run: timeout_endless },
     Test { name: "error_names_the_hook", run: error_names_hook },
     Test { name: "hook_that_closes_its_stdin", run: closes_stdin },
     Test { name: "poststop_runs_on_forced_delete", run: poststop_on_force },
@@ -410,6 +411,20 @@ fn timeout_kept(ctx: &Context) -> Outcome {
     bundle.push("/hooks/createRuntime", json!({"path": "/bin/true", "timeout": 30}));
     let run = bundle.run()?.ok()?;
     check!(run.took.as_secs() < 25, "took {:?}", run.took);
+    Ok(())
+}
+
+/// Nanoseconds since boot do not count so far.
+fn timeout_endless(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    let log = Log::new(ctx, &mut bundle)?;
+    for point in POINTS {
+        let mut hook = log.hook(ctx, point, point, &[]);
+        hook["timeout"] = json!(i64::MAX);
+        bundle.push(&format!("/hooks/{point}"), hook);
+    }
+    bundle.guest(&["sleep"]).start()?.end()?;
+    check_eq!(log.names(), POINTS, "hooks");
     Ok(())
 }
 

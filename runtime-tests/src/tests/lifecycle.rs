@@ -39,6 +39,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "container_without_process", run: without_process },
     Test { name: "start_fails_when_the_program_changed", run: program_changed },
     Test { name: "start_fails_when_the_program_vanished", run: program_vanished },
+    Test { name: "start_and_delete_of_one_that_is_being_created", run: while_created },
     Test { name: "start_of_a_running_one", run: start_running },
     Test { name: "start_of_a_paused_one", run: start_paused },
     Test { name: "start_of_a_stopped_one", run: start_stopped },
@@ -56,6 +57,8 @@ pub const TESTS: &[Test] = &[
     Test { name: "delete_force_of_a_running_one", run: delete_force_running },
     Test { name: "delete_force_in_a_shared_pid_namespace", run: delete_force_shared },
     Test { name: "delete_force_of_a_missing_one", run: delete_force_missing },
+    Test { name: "delete_force_while_a_hook_of_create_hangs", run: delete_force_hanging_create },
+    Test { name: "delete_force_while_a_hook_of_start_hangs", run: delete_force_hanging_start },
     Test { name: "delete_twice", run: delete_twice },
     Test { name: "delete_while_an_exec_runs", run: delete_with_exec },
     Test { name: "pause_and_resume_need_the_right_state", run: pause_states },
@@ -67,11 +70,14 @@ pub const TESTS: &[Test] = &[
     Test { name: "working_directory_of_the_caller", run: working_directory },
     Test { name: "signal_during_create_undoes_it", run: signal_during_create },
     Test { name: "signal_during_run_undoes_it", run: signal_during_run },
+    Test { name: "signal_during_start_container_of_run_undoes_it", run: signal_during_start_container },
     Test { name: "signals_are_forwarded_by_run", run: forwarded_by_run },
     Test { name: "signals_are_forwarded_by_exec", run: forwarded_by_exec },
     Test { name: "exit_codes_of_run", run: exit_codes_of_run },
     Test { name: "exit_codes_of_exec", run: exit_codes_of_exec },
     Test { name: "exit_code_after_a_signal", run: exit_code_after_signal },
+    Test { name: "exit_code_after_a_realtime_signal", run: exit_code_after_realtime_signal },
+    Test { name: "run_goes_on_when_an_orphan_dies_of_a_realtime_signal", run: orphan_of_realtime_signal },
     Test { name: "run_in_the_background", run: run_detached },
     Test { name: "run_keep", run: run_keep },
     Test { name: "run_reaps_orphans", run: run_reaps_orphans },
@@ -102,7 +108,13 @@ impl SlowHook {
         let hook = SlowHook { begun: dir.join("begun"), go: dir.join("go") };
         let (begun, go) = (hook.begun.to_string_lossy().into_owned(), hook.go.to_string_lossy().into_owned());
         let args = json!(["guest", "write", begun, "x", ",", "until", go]);
-        bundle.push(&format!("/hooks/{point}"), json!({"path": bundle.context.guest, "args": args}));
+        let mut path = bundle.context.guest.clone();
+        if point == "startContainer" {
+            // It runs in the container, where the directory is under the same name.
+            bundle.mount(&dir.to_string_lossy(), "bind", &dir, &["bind"]);
+            path = "/bin/guest".into();
+        }
+        bundle.push(&format!("/hooks/{point}"), json!({"path": path, "args": args}));
         Ok(hook)
     }
 
@@ -856,11 +868,57 @@ fn working_directory(ctx: &Context) -> Outcome {
     container.end()
 }
 
+// ---- commands that wait for hooks -----------------------------------------------------------------------------------
+
+/// config.json is being carried out: there is nothing to start yet, and nothing that stopped.
+fn while_created(ctx: &Context) -> Outcome {
+    let mut bundle = sleeper(ctx)?;
+    let hook = SlowHook::add(&mut bundle, "createRuntime")?;
+    let mut container = bundle.container()?;
+    let running = container.create_command()?.spawn()?;
+    hook.wait_begun(&running)?;
+    container.start()?.fails()?;
+    container.delete()?.fails()?;
+    check!(!running.has_ended(), "create goes on");
+    fs::write(&hook.go, "")?;
+    running.wait()?.ok()?;
+    check_eq!(container.status()?, "created", "status after create");
+    container.end()
+}
+
+fn delete_force_hanging_create(ctx: &Context) -> Outcome {
+    for point in ["prestart", "createRuntime", "createContainer"] {
+        let mut bundle = sleeper(ctx)?;
+        let hook = SlowHook::add(&mut bundle, point)?;
+        let mut container = bundle.container()?;
+        let running = container.create_command()?.spawn()?;
+        hook.wait_begun(&running)?;
+        container.delete_force()?.ok().map_err(|e| e.during(point))?;
+        check!(running.wait()?.code != 0, "create says it succeeded after its container was deleted ({point})");
+        nothing_left(ctx).map_err(|e| e.during(point))?;
+    }
+    Ok(())
+}
+
+fn delete_force_hanging_start(ctx: &Context) -> Outcome {
+    for point in ["startContainer", "poststart"] {
+        let mut bundle = sleeper(ctx)?;
+        let hook = SlowHook::add(&mut bundle, point)?;
+        let container = bundle.create()?;
+        let running = container.verb("start").arg(&container.id).spawn()?;
+        hook.wait_begun(&running)?;
+        container.delete_force()?.ok().map_err(|e| e.during(point))?;
+        check!(running.wait()?.code != 0, "start says it succeeded after its container was deleted ({point})");
+        nothing_left(ctx).map_err(|e| e.during(point))?;
+    }
+    Ok(())
+}
+
 // ---- signals to the runtime ----------------------------------------------------------------------------------------
 
-fn signal_undoes(ctx: &Context, verb: &str) -> Outcome {
+fn signal_undoes(ctx: &Context, verb: &str, points: &[&str]) -> Outcome {
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
-        for point in ["createRuntime", "createContainer"] {
+        for point in points {
             let mut bundle = sleeper(ctx)?;
             let hook = SlowHook::add(&mut bundle, point)?;
             let container = bundle.container()?;
@@ -878,11 +936,15 @@ fn signal_undoes(ctx: &Context, verb: &str) -> Outcome {
 }
 
 fn signal_during_create(ctx: &Context) -> Outcome {
-    signal_undoes(ctx, "create")
+    signal_undoes(ctx, "create", &["createRuntime", "createContainer"])
 }
 
 fn signal_during_run(ctx: &Context) -> Outcome {
-    signal_undoes(ctx, "run")
+    signal_undoes(ctx, "run", &["createRuntime", "createContainer"])
+}
+
+fn signal_during_start_container(ctx: &Context) -> Outcome {
+    signal_undoes(ctx, "run", &["startContainer"])
 }
 
 fn forwarded(mut running: Running) -> Outcome {
@@ -959,6 +1021,29 @@ fn exit_code_after_signal(ctx: &Context) -> Outcome {
 }
 
 // ---- run and exec --------------------------------------------------------------------------------------------------
+
+/// SIGRTMIN + 6, for which the C library has no name.
+const REALTIME: i32 = 40;
+
+fn exit_code_after_realtime_signal(ctx: &Context) -> Outcome {
+    let mut bundle = sleeper(ctx)?;
+    let container = bundle.start()?;
+    let mut exec = container.exec_command(&[], &["/bin/guest", "ready", ",", "sleep"]).piped().spawn()?;
+    exec.line()?;
+    exec.signal(REALTIME)?;
+    check_eq!(exec.wait()?.code, 128 + REALTIME, "exit code of an exec whose program died of signal {REALTIME}");
+    container.end()
+}
+
+/// Without a PID namespace orphans of the container are the runtime's to reap.
+fn orphan_of_realtime_signal(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    // `run` waits until nobody holds its pipe: until the orphan is dead.
+    let words = ["run", "/bin/guest", "leave", "raise", &REALTIME.to_string(), ",", "exit", "5"];
+    bundle.without_namespace("pid").guest(&words);
+    bundle.run()?.exits(5)?;
+    nothing_left(ctx)
+}
 
 fn run_detached(ctx: &Context) -> Outcome {
     let mut bundle = sleeper(ctx)?;

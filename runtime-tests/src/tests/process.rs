@@ -65,6 +65,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "descriptors_of_the_caller_are_closed", run: descriptors_of_the_caller },
     Test { name: "preserve_fds", run: preserve_fds },
     Test { name: "preserve_fds_missing_is_an_error", run: preserve_fds_missing },
+    Test { name: "preserve_fds_beyond_all_numbers_is_an_error", run: preserve_fds_overflow },
     Test { name: "listen_fds", run: listen_fds },
     Test { name: "notify_socket", run: notify_socket },
     Test { name: "stdio_pipes_belong_to_the_user", run: stdio_belongs_to_the_user },
@@ -668,6 +669,21 @@ fn preserve_fds_missing(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
     bundle.option("--preserve-fds").option("3");
     bundle.run_command()?.fd(3, text_file(ctx, "three")?).run()?.fails_saying(&["preserve-fds"])?;
+    Ok(())
+}
+
+/// Counts that no integer of the kernel's holds wrap around nowhere.
+fn preserve_fds_overflow(ctx: &Context) -> Outcome {
+    for count in ["2147483645", "2147483647", "4294967293", "4294967295"] {
+        let mut bundle = ctx.bundle()?;
+        bundle.option("--preserve-fds").option(count).guest(&["exit", "0"]);
+        bundle.run_command()?.fd(3, text_file(ctx, "three")?).run()?.fails()?;
+        let mut bundle = ctx.bundle()?;
+        let script = format!("export LISTEN_PID=$$ LISTEN_FDS={count}; exec \"$@\"");
+        let container = bundle.guest(&["exit", "0"]).container()?;
+        let command = ctx.command("/bin/sh").args(["-c", &script, "sh"]).arg(&ctx.runtime).arg("--root").arg(&ctx.root);
+        command.args(["run", "--bundle"]).arg(&bundle.dir).arg(&container.id).run()?.fails()?;
+    }
     Ok(())
 }
 
