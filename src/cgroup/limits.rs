@@ -159,7 +159,19 @@ fn write_one(directory: &Path, write: &Write) -> io::Result<()> {
         (Err(error), Absent::Instead(file, value)) if error.kind() == io::ErrorKind::NotFound => {
             files::write(&directory.join(&**file), value)
         }
+        (Ok(()), _) if write.file == "memory.kmem.limit_in_bytes" => {
+            check_taken(&directory.join(&*write.file), &write.value)
+        }
         (result, _) => result,
+    }
+}
+
+/// Since Linux 5.16 a limit of kernel memory is taken without a word, and is none.
+fn check_taken(path: &Path, value: &str) -> io::Result<()> {
+    let taken = files::read(path)?;
+    match (taken.parse::<u64>(), value.parse::<u64>()) {
+        (Ok(taken), Ok(value)) if taken > value => Err(io::Error::from_raw_os_error(ENOTSUPP)),
+        _ => Ok(()),
     }
 }
 

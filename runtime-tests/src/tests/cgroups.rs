@@ -21,6 +21,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "not_empty_is_refused_or_shared", run: not_empty },
     Test { name: "manager_disabled", run: manager_disabled },
     Test { name: "memory_limit", run: memory_limit },
+    Test { name: "memory_kernel", run: memory_kernel },
     Test { name: "memory_limit_is_enforced", run: memory_limit_is_enforced },
     Test { name: "memory_swap", run: memory_swap },
     Test { name: "memory_swap_unlimited", run: memory_swap_unlimited },
@@ -353,6 +354,23 @@ fn memory_swappiness(ctx: &Context) -> Outcome {
         json!({"memory": {"swappiness": 13}}),
         Expected { v1: ("memory", "memory.swappiness", "13"), v2: ("", "", "") },
     )
+}
+
+/// Kernels from 5.16 on take the value and do nothing with it: it is applied or refused, never passed over.
+fn memory_kernel(ctx: &Context) -> Outcome {
+    if ctx.cgroups.is_v2() {
+        skip!("cgroup v2 counts kernel memory as memory");
+    }
+    let mut bundle = ctx.bundle()?;
+    bundle.set("/linux/resources/memory", json!({"kernel": 52_428_800})).guest(&["sleep"]);
+    let mut container = bundle.container()?;
+    let run = container.create()?;
+    if run.code == 0 {
+        check_eq!(container.cgroup_file("memory", "memory.kmem.limit_in_bytes")?, "52428800", "the limit");
+        return container.delete_force()?.ok().map(drop);
+    }
+    run.fails_saying(&["linux.resources.memory.kernel"])?;
+    Ok(())
 }
 
 fn memory_oom(ctx: &Context) -> Outcome {
