@@ -17,11 +17,13 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::error::{Context, Result};
 use crate::sys::entry;
+use crate::sys::process::set_name;
 
 /// Comes back in a sealed process, which it makes of this one by executing it again if need be.
 pub fn ensure(program: &OsStr, arguments: &[OsString]) -> Result<()> {
     if program.as_bytes() == entry::SEALED.to_bytes() {
-        return Ok(());
+        // Before Linux 6.14 ps(1) would call a program that was executed by descriptor after the descriptor's number.
+        return set_name(c"kelson").doing(|| "name the process");
     }
     let c_string = |word: &[u8]| CString::new(word).map_err(|_| Errno::EINVAL);
     let arguments = arguments.iter().map(|argument| c_string(argument.as_bytes())).collect::<nix::Result<Vec<_>>>()?;

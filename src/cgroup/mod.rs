@@ -545,6 +545,25 @@ impl Record {
         }
     }
 
+    /// The error for a process that the container's own memory limit killed; `None` if it killed none.
+    pub fn killed_for_memory(&self) -> Option<Error> {
+        let v2 = self.unified().filter(|_| self.version == Version::V2);
+        let (directory, counter, limit, peak) = match v2 {
+            Some(path) => (path, "memory.events", "memory.max", "memory.peak"),
+            None => (self.v1("memory")?, "memory.oom_control", "memory.limit_in_bytes", "memory.max_usage_in_bytes"),
+        };
+        let read = |file: &str| files::read(&directory.join(file)).ok();
+        let kills: u64 = read(counter)?.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok())?;
+        if kills == 0 {
+            return None;
+        }
+        // memory.peak is there since 5.19.
+        let peak = read(peak).map_or(String::new(), |peak| format!(", at most {peak} were in use"));
+        let cause =
+            format!("too low to set the container up: it is {} bytes{peak}, and its process was killed", read(limit)?);
+        Some(Error::config("linux.resources.memory.limit", cause).hint("raise the limit"))
+    }
+
     /// Whether the cgroup is frozen, or is about to be; `false` where there is none.
     pub fn is_frozen(&self) -> Result<bool> {
         let frozen = match (self.v1("freezer"), self.unified()) {

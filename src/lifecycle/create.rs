@@ -290,6 +290,9 @@ fn make(
         other => Err(Error::other(format!("the container process asked for {other:?}"))),
     });
     if let Err(error) = served {
+        // The cgroup is new, and nothing but this process was in it.
+        let killed = || cgroup.record().killed_for_memory().filter(|_| error.property().is_none());
+        let error = killed().unwrap_or(error);
         // runtime.md#lifecycle: a failing hook is followed by the undoing of create, then by poststop hooks.
         drop(net_devices);
         drop(child);

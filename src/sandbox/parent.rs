@@ -167,7 +167,7 @@ impl Child {
         // It stays to be reaped: until then its PID is nobody else's, and may be killed.
         let ended = waitid(Id::Pid(self.pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::__WALL);
         let how = match ended {
-            Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _)) => "was killed (is the memory limit too low to set it up?)",
+            Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _)) => "was killed",
             Ok(WaitStatus::Signaled(_, Signal::SIGSYS, _)) => "was killed by its own seccomp filter",
             _ => "ended before it was ready",
         };

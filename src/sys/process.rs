@@ -139,6 +139,12 @@ fn prctl(option: c_int, argument: c_ulong) -> nix::Result<c_int> {
     Errno::result(unsafe { libc::prctl(option, argument, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong) })
 }
 
+/// The name that ps(1) shows, of which the kernel keeps 15 bytes (PR_SET_NAME).
+pub fn set_name(name: &CStr) -> nix::Result<()> {
+    // SAFETY: the option reads a C string, which `name` is.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) }).map(drop)
+}
+
 /// Whether others may attach with ptrace(2) and read /proc/PID (PR_SET_DUMPABLE).
 pub fn set_dumpable(dumpable: bool) -> nix::Result<()> {
     prctl(libc::PR_SET_DUMPABLE, dumpable.into()).map(drop)

@@ -401,7 +401,7 @@ fn memory_too_low(ctx: &Context) -> Outcome {
     bundle.set("/linux/resources/memory", json!({"limit": 4096}));
     let run = bundle.run()?.fails()?;
     if ctx.peer == crate::harness::Peer::Kelson {
-        run.fails_saying(&["memory"])?;
+        run.fails_saying(&["linux.resources.memory.limit", "4096"])?;
     }
     Ok(())
 }
