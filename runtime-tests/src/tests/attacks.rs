@@ -32,6 +32,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "cve_2024_45310_file_race", run: file_race },
     Test { name: "cve_2021_43784_long_namespace_path", run: long_namespace_path },
     Test { name: "cve_2021_43784_many_id_maps", run: many_id_maps },
+    Test { name: "cve_2022_0492_release_agent", run: release_agent },
     Test { name: "cve_2022_29162_exec_inheritable", run: exec_inheritable },
     Test { name: "cve_2024_21626_cwd_fd", run: cwd_fd },
     Test { name: "cve_2024_21626_args_fd", run: args_fd },
@@ -889,6 +890,44 @@ fn sysctl_of_the_host(ctx: &Context) -> Outcome {
     bundle.edit(|c| c["linux"]["sysctl"]["net.ipv4.ip_forward"] = json!("1"));
     bundle.refused(&[])?;
     check_eq!(fs::read_to_string("/proc/sys/net/ipv4/ip_forward")?, before, "ip_forward of the host");
+    Ok(())
+}
+
+/// A cgroup mount with `ro` is read-only in every hierarchy: what is run when a cgroup of v1 gets empty cannot be set, and no
+/// cgroup can be made for it.
+fn release_agent(ctx: &Context) -> Outcome {
+    for with_namespace in [false, true] {
+        let mut bundle = ctx.bundle()?;
+        if with_namespace {
+            bundle.namespace("cgroup", None);
+        }
+        let hierarchies = match ctx.cgroups.is_v2() {
+            true => vec![String::new()],
+            false => ["memory", "freezer", "pids", "devices"].iter().map(|name| format!("/{name}")).collect(),
+        };
+        let mut words = vec![];
+        for hierarchy in &hierarchies {
+            for what in [
+                format!("mkdir /sys/fs/cgroup{hierarchy}/x ,"),
+                format!("poke /sys/fs/cgroup{hierarchy}/cgroup.procs 1 ,"),
+                format!("poke /sys/fs/cgroup{hierarchy}/notify_on_release 1 ,"),
+                format!("poke /sys/fs/cgroup{hierarchy}/release_agent /x ,"),
+            ] {
+                words.extend(what.split(' ').map(str::to_owned));
+            }
+        }
+        words.extend(["exit".to_owned(), "0".to_owned()]);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let out = bundle.guest(&words).run()?.ok()?.out();
+        let refused = out.lines().filter(|line| line.contains(&format!("\"errno\":{}", libc::EROFS))).count();
+        let missing = out.lines().filter(|line| line.contains(&format!("\"errno\":{}", libc::ENOENT))).count();
+        check_eq!(
+            refused + missing,
+            hierarchies.len() * 4,
+            "what was refused (cgroup namespace: {with_namespace}):\n{out}"
+        );
+        check!(refused >= hierarchies.len() * 2, "mkdir and cgroup.procs are read-only:\n{out}");
+    }
     Ok(())
 }
 
