@@ -22,7 +22,7 @@ NAME selects tests whose full name contains it.
   --slow N               stretch every deadline N times
   --skip NAME            leave out tests whose full name contains it; can be repeated
   --no-newer-syscalls    run the runtime under a filter that answers ENOSYS to clone3, openat2, mount_setattr, fsopen,
-                         open_tree, close_range, pidfd_open
+                         fspick, open_tree, close_range, pidfd_open
   --quiet                print failures and totals only
   --list                 print the names and run nothing
 ";

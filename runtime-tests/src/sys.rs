@@ -139,6 +139,7 @@ pub fn no_newer_syscalls() -> Vec<(u16, u8, u8, u32)> {
         libc::SYS_openat2,
         libc::SYS_mount_setattr,
         libc::SYS_fsopen,
+        libc::SYS_fspick,
         libc::SYS_open_tree,
         libc::SYS_close_range,
         libc::SYS_pidfd_open,

@@ -24,6 +24,7 @@ pub mod path;
 mod prepare;
 pub mod procfs;
 mod protect;
+mod remount;
 #[cfg(test)]
 mod tests;
 mod tree;

@@ -9,10 +9,10 @@ use nix::fcntl::OFlag;
 use super::cgroup::CgroupView;
 use super::path::{self, Links, Make};
 use super::procfs::Proc;
-use super::tree::{self, Change, NewFs, Place, Tree};
+use super::tree::{Change, NewFs, Place, Tree};
 use super::{PRIVATE_TREE, Prepared, RootFs, base_propagation, copy_up};
 use crate::error::{Context, Error, Kind, Result};
-use crate::plan::{FlagChange, Mount, MountAttributes, MountKind, Propagation, PropagationKind};
+use crate::plan::{Mount, MountAttributes, MountKind, Propagation, PropagationKind};
 use crate::sys::fd::close_later;
 use crate::sys::mount::{self, FileInfo, Reach, attr};
 
@@ -222,26 +222,6 @@ impl RootFs<'_> {
             ),
             _ => error,
         }
-    }
-
-    fn remount(&self, mount: &Mount, data: &[String]) -> Result<()> {
-        let fd = path::open_below(self.root.as_fd(), &mount.destination, OFlag::O_PATH)?;
-        if mount::stat(fd.as_fd())?.is_mount_root == Some(false) {
-            return Err(Error::from(Errno::EINVAL).hint("nothing is mounted there that could be remounted"));
-        }
-        if !data.is_empty() || mount.superblock != FlagChange::default() {
-            // mount(2) sets all flags anew: those that are to stay have to be given again.
-            let now = mount::attributes(fd.as_fd())?;
-            let MountAttributes { top, .. } = mount.attributes;
-            let flags = tree::mount_flags((now & !top.clear) | top.set).bits() | mount.superblock.set;
-            let flags = nix::mount::MsFlags::from_bits_retain(flags) | nix::mount::MsFlags::MS_REMOUNT;
-            let data = data.join(",");
-            self.names().with(fd.as_fd(), |path| {
-                nix::mount::mount(None::<&str>, path, None::<&str>, flags, Some(data.as_str()))
-            })?;
-        }
-        let change = Change { attributes: mount.attributes, propagation: &mount.propagation };
-        tree::change_attached(fd.as_fd(), change, self.names())
     }
 
     /// Opens the destination inside the root, and makes it if it is missing.

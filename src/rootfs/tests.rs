@@ -53,10 +53,11 @@ fn without_new_calls(calls: &[libc::c_long]) {
     crate::sys::seccomp::set_filter(&program, 0, false).unwrap();
 }
 
-const NEW_CALLS: [libc::c_long; 6] = [
+const NEW_CALLS: [libc::c_long; 7] = [
     libc::SYS_openat2,
     libc::SYS_mount_setattr,
     libc::SYS_fsopen,
+    libc::SYS_fspick,
     libc::SYS_open_tree,
     libc::SYS_clone3,
     libc::SYS_close_range,

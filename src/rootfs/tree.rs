@@ -128,10 +128,7 @@ impl Tree {
 
     /// A new file system.
     pub fn new(fs: NewFs) -> Result<Self> {
-        // fsconfig has no names for these two; its values end at 256 bytes.
-        let only_by_path = (fs.superblock.set | fs.superblock.clear) & (libc::MS_I_VERSION | libc::MS_SILENT) != 0
-            || fs.data.iter().chain([&fs.source]).any(|item| item.len() >= FSCONFIG_STRING_BYTES);
-        if only_by_path {
+        if needs_mount(fs.superblock, &fs.data) || fs.source.len() >= FSCONFIG_STRING_BYTES {
             return Ok(Tree::NewByPath(fs));
         }
         match FsContext::open(&c_string(&fs.fs_type)?) {
@@ -209,19 +206,7 @@ impl NewFs {
         if !self.source.is_empty() {
             context.set_string(c"source", &c_string(&self.source)?)?;
         }
-        for item in &self.data {
-            match item.split_once('=') {
-                Some((key, value)) => context.set_string(&c_string(key)?, &c_string(value)?)?,
-                None => context.set_flag(&c_string(item)?)?,
-            }
-        }
-        for (flag, set, clear) in SUPERBLOCK_NAMES {
-            if self.superblock.set & flag != 0 {
-                context.set_flag(set)?;
-            } else if let Some(clear) = clear.filter(|_| self.superblock.clear & flag != 0) {
-                context.set_flag(clear)?;
-            }
-        }
+        set_options(context, self.superblock, &self.data)?;
         context.mount(self.attributes)
     }
 
@@ -237,6 +222,30 @@ impl NewFs {
         let source = Some(self.source.as_str()).filter(|source| !source.is_empty());
         nix::mount::mount(source, target, Some(self.fs_type.as_str()), flags, data.as_deref())
     }
+}
+
+/// fsconfig(2) cannot say it: it has no names for two of the flags, and its values end at 256 bytes.
+pub(super) fn needs_mount(superblock: FlagChange, data: &[String]) -> bool {
+    (superblock.set | superblock.clear) & (libc::MS_I_VERSION | libc::MS_SILENT) != 0
+        || data.iter().any(|item| item.len() >= FSCONFIG_STRING_BYTES)
+}
+
+/// Tells a file system its options: `data` is `key=value` or `flag`, in order.
+pub(super) fn set_options(context: &FsContext, superblock: FlagChange, data: &[String]) -> nix::Result<()> {
+    for item in data {
+        match item.split_once('=') {
+            Some((key, value)) => context.set_string(&c_string(key)?, &c_string(value)?)?,
+            None => context.set_flag(&c_string(item)?)?,
+        }
+    }
+    for (flag, set, clear) in SUPERBLOCK_NAMES {
+        if superblock.set & flag != 0 {
+            context.set_flag(set)?;
+        } else if let Some(clear) = clear.filter(|_| superblock.clear & flag != 0) {
+            context.set_flag(clear)?;
+        }
+    }
+    Ok(())
 }
 
 /// mount(2) splits its data at commas, which the categories of a SELinux label contain.
@@ -392,7 +401,7 @@ fn unknown_fs_type(fs_type: &str) -> Error {
 }
 
 /// The kernel's own words about a refused option, where it has some.
-fn explained(errno: Errno, context: &FsContext) -> Error {
+pub(super) fn explained(errno: Errno, context: &FsContext) -> Error {
     match context.complaint() {
         Some(complaint) => Error::new(Kind::System(errno), format!("{}: {complaint}", errno.desc().to_lowercase())),
         None => errno.into(),

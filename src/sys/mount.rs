@@ -113,17 +113,28 @@ const FSCONFIG_SET_FLAG: libc::c_uint = 0;
 const FSCONFIG_SET_STRING: libc::c_uint = 1;
 const FSCONFIG_SET_FD: libc::c_uint = 5;
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+const FSCONFIG_CMD_RECONFIGURE: libc::c_uint = 7;
+const FSPICK_CLOEXEC: libc::c_uint = 0x1;
+const FSPICK_EMPTY_PATH: libc::c_uint = 0x8;
 
 /// The kernel copies at most this many bytes of a value, the NUL included (strndup_user in fs/fsopen.c).
 pub const FSCONFIG_STRING_BYTES: usize = 256;
 
-/// A file system that is being configured (fsopen(2), since 5.2).
+/// A file system that is being configured (fsopen(2), fspick(2), since 5.2).
 pub struct FsContext(OwnedFd);
 
 impl FsContext {
     pub fn open(fs_type: &CStr) -> Result<Self> {
         // SAFETY: `fs_type` is NUL-terminated and lives through the call.
         let result = unsafe { libc::syscall(libc::SYS_fsopen, fs_type.as_ptr(), FSOPEN_CLOEXEC) };
+        descriptor(result).map(Self)
+    }
+
+    /// The superblock of the mount whose root `fd` is, to be changed (fspick(2)).
+    pub fn pick(fd: BorrowedFd<'_>) -> Result<Self> {
+        let flags = FSPICK_CLOEXEC | FSPICK_EMPTY_PATH;
+        // SAFETY: the path is a NUL-terminated constant and the descriptor is open.
+        let result = unsafe { libc::syscall(libc::SYS_fspick, fd.as_raw_fd(), c"".as_ptr(), flags) };
         descriptor(result).map(Self)
     }
 
@@ -159,6 +170,11 @@ impl FsContext {
             libc::syscall(libc::SYS_fsmount, self.0.as_raw_fd(), FSMOUNT_CLOEXEC, attributes as libc::c_uint)
         };
         descriptor(result)
+    }
+
+    /// Changes the superblock that was picked; what was not set stays as it is.
+    pub fn reconfigure(&self) -> Result<()> {
+        self.config(FSCONFIG_CMD_RECONFIGURE, None, None, 0)
     }
 
     /// What the file system said about the last failure, for instance `tmpfs: Unknown parameter 'foo'`.

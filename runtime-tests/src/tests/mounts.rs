@@ -174,6 +174,7 @@ const OPTIONS: &[Case] = &[
 
 const OTHERS: &[Test] = &[
     Test { name: "option_remount", run: option_remount },
+    Test { name: "remount_of_a_bind_leaves_the_host_writable", run: remount_of_a_bind },
     Test { name: "option_tmpcopyup", run: option_tmpcopyup },
     Test { name: "option_idmap", run: option_idmap },
     Test { name: "option_ridmap", run: option_ridmap },
@@ -388,6 +389,18 @@ fn option_remount(ctx: &Context) -> Outcome {
     let seen = bundle.guest(&["report", ",", "write", "/mnt/t/x", "y"]).run()?.ok()?;
     check_eq!(seen.said("write")?["errno"], json!(libc::EROFS), "errno of writing");
     expect(&seen.report()?.mount("/mnt/t")?, &[Has("nosuid")])
+}
+
+/// A bind has its superblock from the host: an option that changes it must not take `ro` of the mount there.
+fn remount_of_a_bind(ctx: &Context) -> Outcome {
+    let tree = Tree::new(ctx, NONE, NONE)?;
+    let mut bundle = ctx.bundle()?;
+    bundle.mount("/mnt/t", "bind", &tree.dir, &["rbind", "ro"]);
+    bundle.mount("/mnt/t", "none", "none", &["remount", "sync"]);
+    let seen = bundle.report();
+    fs::write(tree.dir.join("new"), "").map_err(|e| format!("the host's file system: {e}"))?;
+    let seen = seen?.mount("/mnt/t")?;
+    expect(&seen, &[Has("ro"), SuperHas("sync"), SuperLacks("ro")])
 }
 
 fn option_tmpcopyup(ctx: &Context) -> Outcome {
