@@ -16,7 +16,7 @@ use super::RootFs;
 use super::path::Make;
 use super::tree::{self, Change, NewFs, Tree};
 use crate::error::{Context, Result};
-use crate::plan::{FlagChange, Mount, MountAttributes, Propagation};
+use crate::plan::{FlagChange, Mount, MountAttributes};
 use crate::sys::fd::close_later;
 use crate::sys::mount::{Reach, attr};
 
@@ -55,7 +55,10 @@ impl RootFs<'_> {
             return match is_initial_user_ns()? {
                 true => self.attach_bind(mount, tree),
                 // CVE-2023-25809: else the container could use cgroups that the user of the host may write to.
-                false => self.attach_bind(&read_only(mount), tree),
+                false => {
+                    let change = Change { attributes: read_only(mount.attributes), ..self.change(mount) };
+                    self.attach_changed(mount, tree, change).map(close_later)
+                }
             };
         }
         let MountAttributes { top, recursive } = mount.attributes;
@@ -137,21 +140,10 @@ fn merged(attributes: MountAttributes) -> FlagChange {
     FlagChange { set: (recursive.set & !top.clear) | top.set, clear: recursive.clear | top.clear }
 }
 
-fn read_only(mount: &Mount) -> Mount {
-    let mut attributes = mount.attributes;
+fn read_only(mut attributes: MountAttributes) -> MountAttributes {
     attributes.top.set |= attr::RDONLY;
     attributes.top.clear &= !attr::RDONLY;
-    let propagation: Vec<Propagation> = mount.propagation.clone();
-    Mount {
-        index: mount.index,
-        destination: mount.destination.clone(),
-        kind: crate::plan::MountKind::Cgroup { data: vec![] },
-        attributes,
-        superblock: mount.superblock,
-        propagation,
-        copy_up: false,
-        id_map: None,
-    }
+    attributes
 }
 
 /// The initial user namespace maps all ids to themselves (user_namespaces(7)).

@@ -69,18 +69,57 @@ impl RootFs<'_> {
     }
 
     pub(super) fn attach_bind(&self, mount: &Mount, tree: Tree) -> Result<()> {
+        self.attach_changed(mount, tree, self.change(mount)).map(close_later)
+    }
+
+    /// Attaches `tree` where `mount` goes, changed in another way than its options say; gives the mount's root.
+    pub(super) fn attach_changed(&self, mount: &Mount, tree: Tree, change: Change<'_>) -> Result<OwnedFd> {
         let source = tree.stat()?;
         let is_dir = source.is_none_or(|info| info.is_dir());
         let target = self.target(mount, if is_dir { Make::Dir } else { Make::File })?;
         self.check_target(mount, &target, is_root_of_proc(&tree, source)?)?;
-        let attached = tree.attach(&target.place, self.change(mount), self.names());
-        match attached {
+        let attached = match tree.attach(&target.place, change, self.names()) {
             Err(e) if matches!(e.errno(), Some(Errno::ENOTDIR | Errno::EINVAL)) => {
                 return Err(mismatch(e, is_dir, &target.place));
             }
-            attached => attached.map(close_later)?,
-        }
+            attached => attached?,
+        };
         close_later(target.place.fd);
+        Ok(attached)
+    }
+
+    /// sysfs belongs to a network namespace; without its own, a user namespace gets the host's, with its locks.
+    ///
+    /// All of it is read-only whatever the options say, for what is mounted below it, cgroups above all, may be writable
+    /// to the user of the host (CVE-2023-25809). Its cgroups are hidden: a new sysfs has none either.
+    fn bind_host_sysfs(&self, mount: &Mount) -> Result<()> {
+        const LOCKED: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
+        let MountAttributes { mut top, mut recursive } = mount.attributes;
+        recursive.set |= LOCKED;
+        recursive.clear &= !LOCKED;
+        top.clear &= !LOCKED;
+        let change = Change { attributes: MountAttributes { top, recursive }, ..self.change(mount) };
+        let tree = Tree::bind(Path::new("/sys"), Reach::Recursive)?;
+        let attached = match self.attach_changed(mount, tree, change) {
+            Err(e) if e.errno() == Some(Errno::ENOSYS) => {
+                return Err(Error::new(
+                    Kind::System(Errno::ENOSYS),
+                    "without a network namespace a user namespace gets the host's sysfs, which only mount_setattr(2) \
+                     makes read-only as a whole",
+                )
+                .hint("add {\"type\": \"network\"} to linux.namespaces, or use Linux 5.12 or newer"));
+            }
+            attached => attached?,
+        };
+        match path::open_with(attached.as_fd(), Path::new("fs/cgroup"), OFlag::O_PATH, Links::Refuse) {
+            Ok(fd) => {
+                let place = Place { fd, root: Some(attached.as_fd()), path: Path::new("fs/cgroup") };
+                Tree::new(self.empty_directory())?.attach(&place, Change::default(), self.names()).map(close_later)?;
+            }
+            Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        close_later(attached);
         Ok(())
     }
 
@@ -150,10 +189,7 @@ impl RootFs<'_> {
         let tree = match Tree::new(fs) {
             Ok(tree) => tree,
             Err(e) => match (e.errno(), fs_type) {
-                // sysfs belongs to a network namespace; without its own, a user namespace gets the host's, with its locks.
-                (Some(Errno::EPERM), "sysfs") => {
-                    return self.attach_bind(mount, Tree::bind(Path::new("/sys"), Reach::Recursive)?);
-                }
+                (Some(Errno::EPERM), "sysfs") => return self.bind_host_sysfs(mount),
                 _ => return Err(self.new_fs_error(e, fs_type, data)),
             },
         };
@@ -161,7 +197,7 @@ impl RootFs<'_> {
         let proc = tree.fd().filter(|_| is_proc && !has_data).and_then(|fd| Proc::copy_of(fd).ok());
         let attached = match tree.attach(&target.place, change, self.names()) {
             Err(e) if e.errno() == Some(Errno::EPERM) && fs_type == "sysfs" => {
-                return self.attach_bind(mount, Tree::bind(Path::new("/sys"), Reach::Recursive)?);
+                return self.bind_host_sysfs(mount);
             }
             attached => attached.map_err(|e| self.new_fs_error(e, fs_type, data))?,
         };

@@ -125,7 +125,7 @@ impl RootFs<'_> {
         Ok(())
     }
 
-    fn empty_directory(&self) -> NewFs {
+    pub(super) fn empty_directory(&self) -> NewFs {
         let mut fs = NewFs {
             fs_type: "tmpfs".into(),
             source: "tmpfs".into(),

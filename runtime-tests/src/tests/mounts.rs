@@ -205,6 +205,7 @@ const OTHERS: &[Test] = &[
     Test { name: "cgroup_shows_the_containers_own_in_a_cgroup_namespace", run: cgroup_in_a_namespace },
     Test { name: "no_mounts_at_all", run: no_mounts_at_all },
     Test { name: "sysfs_in_a_user_namespace", run: sysfs_in_a_user_namespace },
+    Test { name: "sysfs_of_the_host_is_read_only_to_the_last_mount", run: sysfs_of_the_host },
     Test { name: "two_on_one_destination", run: two_on_one_destination },
     Test { name: "recursive_bind_of_a_tree_with_many_mounts", run: many_submounts },
 ];
@@ -793,6 +794,24 @@ fn sysfs_in_a_user_namespace(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
     bundle.user_namespace(&[(0, 100_000, 65536)])?;
     check_eq!(bundle.report()?.mount("/sys")?.fs_type, "sysfs", "file system on /sys");
+    Ok(())
+}
+
+/// Without a network namespace a user namespace may not mount sysfs and gets the host's (CVE-2023-25809).
+fn sysfs_of_the_host(ctx: &Context) -> Outcome {
+    ctx.need_new_syscalls("the host's sysfs, read-only as a whole,")?;
+    let mut bundle = ctx.bundle()?;
+    bundle.user_namespace(&[(0, 100_000, 65536)])?;
+    bundle.without_namespace("network").without_mount("/sys/fs/cgroup").guest(&["report", ",", "ls", "/sys/fs/cgroup"]);
+    let run = bundle.run()?.ok()?;
+    let mounts = run.report()?.mounts();
+    let below: Vec<&MountInfo> =
+        mounts.iter().filter(|m| m.target == "/sys" || m.target.starts_with("/sys/")).collect();
+    check!(!below.is_empty(), "no sysfs");
+    for mount in below {
+        expect(mount, &[Has("ro"), Has("nosuid"), Has("nodev"), Has("noexec")])?;
+    }
+    check_eq!(run.said("ls")?, json!([]), "files in /sys/fs/cgroup");
     Ok(())
 }
 
