@@ -125,6 +125,8 @@ impl<'p> RootFs<'p> {
         let propagation: &[Propagation] = match base.kind {
             _ if !plan.namespaces.mount.is_own() => &[PRIVATE_TREE],
             PropagationKind::Private => &[],
+            // Mounts below it are in the host's peer groups still, and what is mounted below those would reach the host.
+            PropagationKind::Shared => &[PRIVATE_TREE],
             _ => &[PRIVATE],
         };
         let change = Change { propagation, ..Change::default() };

@@ -27,6 +27,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "propagation_unbindable", run: propagation },
     Test { name: "propagation_runbindable", run: propagation },
     Test { name: "propagation_default_is_not_shared", run: propagation_default },
+    Test { name: "shared_root_leaves_nothing_on_the_host", run: shared_root },
     Test { name: "slave_receives_mounts_of_the_host", run: slave_receives },
     Test { name: "private_receives_nothing", run: private_receives_nothing },
     Test { name: "shared_bind_sends_mounts_to_the_host", run: shared_sends },
@@ -166,6 +167,27 @@ fn propagation_default(ctx: &Context) -> Outcome {
     let words = bundle.report()?.mount("/")?.propagation;
     check!(!words.iter().any(|w| w.starts_with("shared:")), "/ is shared: {words:?}");
     Ok(())
+}
+
+/// A mount of the host below the root file system, shared there, with mounts of the container on it.
+fn shared_root(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    let volume = bundle.directory("/volume")?;
+    mount(Some("tmpfs"), &volume, Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
+    let result = (|| {
+        mount(None::<&str>, &volume, None::<&str>, MsFlags::MS_SHARED, None::<&str>)?;
+        fs::create_dir(volume.join("inner"))?;
+        bundle.set("/linux/rootfsPropagation", "shared").mount("/volume/inner", "tmpfs", "tmpfs", &[]);
+        bundle.push("/linux/maskedPaths", "/volume/inner");
+        bundle.report()?;
+        let inner = volume.join("inner").to_string_lossy().into_owned();
+        let left = fs::read_to_string("/proc/self/mountinfo")?.lines().filter(|line| line.contains(&inner)).count();
+        check_eq!(left, 0, "mounts on {inner}, seen from the host");
+        Ok(())
+    })();
+    // All that is left on it goes too.
+    umount2(&volume, MntFlags::MNT_DETACH)?;
+    result
 }
 
 /// A host directory that is bound into the container, with a tmpfs mounted below it later by the host.
