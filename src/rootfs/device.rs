@@ -13,7 +13,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknodat, umask};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 
 use super::RootFs;
-use super::path::{self, Links};
+use super::path::{self, Links, Made, Make};
 use super::tree::{Change, Place, Tree};
 use crate::error::{Context, Error, Result};
 use crate::plan::{Device, DeviceKind, MountKind};
@@ -95,8 +95,15 @@ impl RootFs<'_> {
 
     fn open_dev(&self) -> Result<OwnedFd> {
         let (root, dev) = (self.root.as_fd(), Path::new("dev"));
-        match path::open_with(root, dev, OFlag::O_PATH | OFlag::O_DIRECTORY, Links::Refuse) {
-            Err(Errno::ENOENT) => path::mkdir_below(root, dev).doing(|| "make /dev"),
+        let opened = match path::open_with(root, dev, OFlag::O_PATH | OFlag::O_DIRECTORY, Links::Refuse) {
+            Err(Errno::ENOENT) => match path::create_below(root, dev, Make::Dir).doing(|| "make /dev")? {
+                Made { fd, is_exact: true } => Ok(fd),
+                // It became one a moment ago.
+                Made { is_exact: false, .. } => Err(Errno::ELOOP),
+            },
+            opened => opened,
+        };
+        match opened {
             Err(Errno::ELOOP) => {
                 Err(Error::other("/dev in the image is a symbolic link").hint("/dev has to be a directory"))
             }

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use super::cgroup::CgroupView;
-use super::path::{self, Links, Make};
+use super::path::{self, Links, Made, Make};
 use super::procfs::Proc;
 use super::tree::{Change, NewFs, Place, Tree};
 use super::{PRIVATE_TREE, Prepared, RootFs, base_propagation, copy_up};
@@ -265,10 +265,13 @@ impl RootFs<'_> {
         let (root, path) = (self.root.as_fd(), mount.destination.as_path());
         let (fd, existed, is_exact) = match path::open_with(root, path, OFlag::O_PATH, Links::Refuse) {
             Ok(fd) => (fd, true, true),
-            Err(Errno::ENOENT) => (self.make_target(path, missing)?, false, true),
+            Err(Errno::ENOENT) => {
+                let made = self.make_target(path, missing)?;
+                (made.fd, false, made.is_exact)
+            }
             Err(Errno::ELOOP) => match path::open_below(root, path, OFlag::O_PATH) {
                 Ok(fd) => (fd, true, false),
-                Err(Errno::ENOENT) => (self.make_target(path, missing)?, false, false),
+                Err(Errno::ENOENT) => (self.make_target(path, missing)?.fd, false, false),
                 Err(errno) => return Err(errno.into()),
             },
             Err(errno) => return Err(errno.into()),
@@ -276,7 +279,7 @@ impl RootFs<'_> {
         Ok(Target { place: Place { fd, root: Some(root), path }, existed, is_exact })
     }
 
-    fn make_target(&self, path: &Path, missing: Make) -> Result<OwnedFd> {
+    fn make_target(&self, path: &Path, missing: Make) -> Result<Made> {
         path::create_below(self.root.as_fd(), path, missing).doing(|| "make the mount point")
     }
 

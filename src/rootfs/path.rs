@@ -70,12 +70,12 @@ pub(super) fn resolve_with(
 ///
 /// A link to what does not exist yet is followed inside the root, as `/var/run -> /run` in an image without /run needs.
 pub fn mkdir_below(root: BorrowedFd<'_>, path: &Path) -> nix::Result<OwnedFd> {
-    make_below(root, path, Make::Dir, MAX_LINKS)
+    make_below(root, path, Make::Dir, MAX_LINKS).map(|made| made.fd)
 }
 
 /// [`mkdir_below`], or the same for an empty file, for a `path` that was just found missing. The descriptor of a file that was
 /// made is no O_PATH one.
-pub(super) fn create_below(root: BorrowedFd<'_>, path: &Path, what: Make) -> nix::Result<OwnedFd> {
+pub(super) fn create_below(root: BorrowedFd<'_>, path: &Path, what: Make) -> nix::Result<Made> {
     make_missing(root, path, what, MAX_LINKS)
 }
 
@@ -96,41 +96,65 @@ impl Make {
     }
 }
 
-fn make_below(root: BorrowedFd<'_>, path: &Path, what: Make, links_left: usize) -> nix::Result<OwnedFd> {
-    match open_below(root, path, what.flags()) {
+/// What was made, or found at last.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub fd: OwnedFd,
+    /// No link was on the way, not even one that somebody put there after the path was found missing.
+    pub is_exact: bool,
+}
+
+fn make_below(root: BorrowedFd<'_>, path: &Path, what: Make, links_left: usize) -> nix::Result<Made> {
+    let (opened, is_exact) = match open_with(root, path, what.flags(), Links::Refuse) {
+        Err(Errno::ELOOP) => (open_below(root, path, what.flags()), false),
+        opened => (opened, true),
+    };
+    match opened {
         Err(Errno::ENOENT) => make_missing(root, path, what, links_left),
-        done => done,
+        opened => opened.map(|fd| Made { fd, is_exact }),
     }
 }
 
 /// What `path` leads to is not there.
-fn make_missing(root: BorrowedFd<'_>, path: &Path, what: Make, links_left: usize) -> nix::Result<OwnedFd> {
-    let flags = what.flags();
+fn make_missing(root: BorrowedFd<'_>, path: &Path, what: Make, links_left: usize) -> nix::Result<Made> {
     let (Some(parent_path), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::ENOENT) };
     let parent = make_below(root, parent_path, Make::Dir, links_left)?;
+    let flags = what.flags() | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let made = match what {
-        Make::Dir => mkdirat(&parent, name, Mode::from_bits_truncate(0o755))
-            .and_then(|()| openat(&parent, name, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())),
+        Make::Dir => mkdirat(&parent.fd, name, Mode::from_bits_truncate(0o755))
+            .and_then(|()| openat(&parent.fd, name, flags, Mode::empty())),
         Make::File => openat(
-            &parent,
+            &parent.fd,
             name,
             OFlag::O_RDONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
             Mode::from_bits_truncate(0o644),
         ),
     };
     let made = match made {
-        Err(Errno::EEXIST) if links_left > 0 => match readlinkat(&parent, name) {
+        Err(Errno::EEXIST) if links_left > 0 => match readlinkat(&parent.fd, name) {
             // It exists and leads nowhere: make what it leads to, resolved inside the root.
-            Ok(target) => make_below(root, &parent_path.join(target), what, links_left - 1),
+            Ok(target) => make_below(root, &parent_path.join(target), what, links_left - 1)
+                .map(|made| Made { is_exact: false, ..made }),
             // Not a link: somebody else made it a moment ago.
-            Err(Errno::EINVAL) => open_below(root, path, flags),
+            Err(Errno::EINVAL) => {
+                open_no_link(parent.fd.as_fd(), name, flags).map(|fd| Made { fd, is_exact: parent.is_exact })
+            }
             Err(errno) => Err(errno),
         },
         Err(Errno::EEXIST) => Err(Errno::ELOOP),
-        made => made,
+        made => made.map(|fd| Made { fd, is_exact: parent.is_exact }),
     };
-    close_later(parent);
+    close_later(parent.fd);
     made
+}
+
+/// `ELOOP` for a link: O_PATH with O_NOFOLLOW would open it itself.
+fn open_no_link(parent: BorrowedFd<'_>, name: &OsStr, flags: OFlag) -> nix::Result<OwnedFd> {
+    let fd = openat(parent, name, flags, Mode::empty())?;
+    match mount::stat(fd.as_fd())?.is_symlink() {
+        true => Err(Errno::ELOOP),
+        false => Ok(fd),
+    }
 }
 
 /// [`open_with`] without openat2: opens one component at a time with O_PATH | O_NOFOLLOW and keeps the way back as descriptors.
@@ -345,9 +369,13 @@ mod tests {
         symlink("/run", scratch.0.join("var")).unwrap();
         symlink("../../../../../../escaped", scratch.0.join("out")).unwrap();
         mkdir_below(root.as_fd(), Path::new("/var/lock/deep")).unwrap();
-        create_below(root.as_fd(), Path::new("out"), Make::File).unwrap();
-        create_below(root.as_fd(), Path::new("new/file"), Make::File).unwrap();
-        for made in ["run/lock/deep", "escaped", "new/file"] {
+        // Missing when it was looked for, a link when it is made: told, for what is mounted there is not at its path.
+        let made = |path: &str, what| create_below(root.as_fd(), Path::new(path), what).unwrap().is_exact;
+        assert!(!made("out", Make::File));
+        assert!(!made("var/below", Make::Dir));
+        assert!(made("new/file", Make::File));
+        assert!(made("new/directory", Make::Dir));
+        for made in ["run/lock/deep", "run/below", "escaped", "new/file", "new/directory"] {
             assert!(scratch.0.join(made).exists(), "{made}");
         }
         symlink("loop", scratch.0.join("loop")).unwrap();

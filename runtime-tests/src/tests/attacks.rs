@@ -27,6 +27,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "cve_2019_5736_waiting_init_is_not_the_hosts_binary", run: waiting_init_is_sealed },
     Test { name: "cve_2019_16884_mount_over_proc", run: mount_over_proc },
     Test { name: "cve_2019_19921_proc_symlink", run: proc_symlink },
+    Test { name: "cve_2019_19921_proc_link_race", run: proc_link_race },
     Test { name: "cve_2025_54867_sys_symlink", run: sys_symlink },
     Test { name: "cve_2021_30465_45310_mkdir_race", run: mkdir_race },
     Test { name: "cve_2024_45310_file_race", run: file_race },
@@ -402,6 +403,59 @@ fn proc_symlink(ctx: &Context) -> Outcome {
 
 fn sys_symlink(ctx: &Context) -> Outcome {
     special_symlink(ctx, "sys", "/sys/kernel/mm/ksm/run")
+}
+
+/// Makes and removes a link as fast as it can until it is dropped.
+struct Flicker {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Flicker {
+    fn start(target: &'static str, link: PathBuf) -> Flicker {
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = stop.clone();
+        let thread = std::thread::spawn(move || {
+            while !seen.load(Ordering::Relaxed) {
+                // What a runtime made there meanwhile is put aside: the next container finds nothing.
+                if symlink(target, &link).is_err() {
+                    let _ = fs::remove_dir(&link);
+                }
+                std::hint::spin_loop();
+                let _ = fs::remove_file(&link);
+            }
+        });
+        Flicker { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Flicker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It has no result.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// An image without /proc, and somebody who puts a link there between the look and the mkdir: procfs must not be mounted
+/// where it leads, for masks and read-only paths go by the name.
+fn proc_link_race(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    bundle.directory("/volume/elsewhere")?;
+    fs::remove_dir(bundle.rootfs.join("proc"))?;
+    bundle.guest(&["ls", "/volume/elsewhere"]);
+    let flicker = Flicker::start("/volume/elsewhere", bundle.rootfs.join("proc"));
+    for _ in 0..60 {
+        // Most are refused: the link is there at the look already.
+        let run = bundle.run()?;
+        if run.code == 0 {
+            check_eq!(run.said("ls")?, json!([]), "files where the link leads");
+        }
+    }
+    drop(flicker);
+    Ok(())
 }
 
 /// A volume over /proc that pretends to be procfs: the runtime must not be fooled into writing there.
