@@ -124,14 +124,8 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
 fn process_of(host: &Host, options: &cli::Exec, configured: Option<Process>) -> Result<(Process, Option<UserSpec>)> {
     if let Some(path) = &options.process {
         let text = plan::read_config(path)?;
-        let mut process = plan::process(&text, host).doing(|| format!("read {}", path.display()))?;
-        if let Some(configured) = &configured {
-            // What the container may never gain, a process file does not give it.
-            process.no_new_privileges |= configured.no_new_privileges;
-            if process.rlimits.is_empty() {
-                process.rlimits.clone_from(&configured.rlimits);
-            }
-        }
+        let process = plan::process(&text, host, configured.as_ref());
+        let mut process = process.doing(|| format!("read {}", path.display()))?;
         process.terminal |= options.tty;
         return Ok((process, None));
     }
@@ -155,8 +149,11 @@ fn process_of(host: &Host, options: &cli::Exec, configured: Option<Process>) -> 
     }
     process.no_new_privileges |= options.no_new_privs;
     for name in &options.cap {
-        let capability =
-            plan::parse_capability(name).ok_or_else(|| Error::usage(format!("unknown capability {name:?}")))?;
+        let Some(capability) = plan::parse_capability(name).filter(|number| *number <= host.last_capability) else {
+            // As in the config, and as runc.
+            log::warn!("--cap: unknown to the runtime or the kernel, ignored: {name:?}");
+            continue;
+        };
         let sets = &mut process.capabilities;
         // Never the inheritable set (CVE-2022-29162).
         for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {

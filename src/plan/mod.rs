@@ -32,6 +32,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
 use json::Text;
+use process::Warn;
 
 /// What the command line changes in the plan.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,7 +58,7 @@ pub fn plan(text: &str, bundle: &Path, host: &Host, overrides: &Overrides) -> Re
     let id_maps = linux::id_maps(&linux, &namespaces)?;
     let root = root::resolve(spec.root, &linux, &annotations, &namespaces, bundle, overrides)?;
     let mounts = mounts::resolve(spec.mounts.as_deref().unwrap_or_default(), bundle, &namespaces, &id_maps)?;
-    let process = spec.process.map(|process| process::resolve(process, host)).transpose()?;
+    let process = spec.process.map(|process| process::resolve(process, host, Warn::Yes)).transpose()?;
     if let Some(process) = &process {
         linux::check_user_is_mapped(&process.user, &namespaces, &id_maps)?;
     }
@@ -108,7 +109,7 @@ pub fn for_exec(text: &str, bundle: &Path, host: &Host) -> Result<ExecPlan> {
     let spec: spec::Config = json::read_known(text, "config.json")?;
     let seccomp = spec.linux.and_then(|linux| linux.seccomp);
     Ok(ExecPlan {
-        process: spec.process.map(|process| process::resolve(process, host)).transpose()?,
+        process: spec.process.map(|process| process::resolve(process, host, Warn::Known)).transpose()?,
         seccomp: seccomp.map(|s| seccomp::resolve(s, bundle)).transpose()?,
     })
 }

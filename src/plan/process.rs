@@ -129,17 +129,47 @@ pub fn parse_env(text: &str) -> Result<CString> {
     CString::new(text).map_err(|_| Error::usage(format!("environment entry {text:?} contains a NUL character")))
 }
 
-/// Reads `text`, a `process` object of the spec: what `exec --process` is given.
+/// Reads `text`, a `process` object of the spec: what `exec --process` is given. What it leaves out of the following comes
+/// from the container's own process, as in runc: labels, without which it would run unconfined in a confined container,
+/// capabilities, rlimits, oomScoreAdj, scheduler, ioPriority, execCPUAffinity. What is there and empty is empty; only an
+/// empty label is none, as Go's callers write it, and so are no rlimits.
 ///
 /// # Errors
 /// The text is not such an object, or asks for something wrong; the property is named from `process` on.
-pub fn process(text: &str, host: &Host) -> Result<Process> {
+pub fn process(text: &str, host: &Host, configured: Option<&Process>) -> Result<Process> {
     let spec: spec::Process = json::read(text, "process")?;
-    resolve(spec, host)
+    let (has_capabilities, has_affinity) = (spec.capabilities.is_some(), spec.exec_cpu_affinity.is_some());
+    let mut process = resolve(spec, host, Warn::Yes)?;
+    let Some(configured) = configured else { return Ok(process) };
+    // What the container may never gain, a process file does not give it.
+    process.no_new_privileges |= configured.no_new_privileges;
+    if !has_capabilities {
+        process.capabilities = configured.capabilities;
+    }
+    if !has_affinity {
+        process.exec_cpu_affinity.clone_from(&configured.exec_cpu_affinity);
+    }
+    if process.rlimits.is_empty() {
+        process.rlimits.clone_from(&configured.rlimits);
+    }
+    process.apparmor_profile = process.apparmor_profile.or_else(|| configured.apparmor_profile.clone());
+    process.selinux_label = process.selinux_label.or_else(|| configured.selinux_label.clone());
+    process.oom_score_adj = process.oom_score_adj.or(configured.oom_score_adj);
+    process.scheduler = process.scheduler.or_else(|| configured.scheduler.clone());
+    process.io_priority = process.io_priority.or(configured.io_priority);
+    Ok(process)
+}
+
+/// Whether what is ignored is warned of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Warn {
+    Yes,
+    /// It was, when the container was created.
+    Known,
 }
 
 /// Applies the defaults and checks the values of `process`.
-pub fn resolve(spec: spec::Process<'_>, host: &Host) -> Result<Process> {
+pub fn resolve(spec: spec::Process<'_>, host: &Host, warn: Warn) -> Result<Process> {
     let terminal = spec.terminal.unwrap_or(false);
     Ok(Process {
         terminal,
@@ -149,7 +179,7 @@ pub fn resolve(spec: spec::Process<'_>, host: &Host) -> Result<Process> {
         args: args(spec.args)?,
         env: environment(spec.env)?,
         cwd: cwd(spec.cwd)?,
-        capabilities: capabilities(&spec.capabilities.unwrap_or_default(), host.last_capability),
+        capabilities: capabilities(&spec.capabilities.unwrap_or_default(), host.last_capability, warn),
         rlimits: rlimits(spec.rlimits)?,
         no_new_privileges: spec.no_new_privileges.unwrap_or(false),
         oom_score_adj: oom_score_adj(spec.oom_score_adj)?,
@@ -235,7 +265,7 @@ fn cwd(cwd: Option<Text<'_>>) -> Result<PathBuf> {
 }
 
 /// Unknown and ungrantable capabilities are dropped with a warning: the spec forbids to fail (config.md#linux-process).
-fn capabilities(spec: &spec::Capabilities<'_>, last: u8) -> Capabilities {
+fn capabilities(spec: &spec::Capabilities<'_>, last: u8, warn: Warn) -> Capabilities {
     let set = |names: &Option<List<Text<'_>>>, set: &str| {
         let mut bits = 0;
         let mut dropped = vec![];
@@ -245,7 +275,7 @@ fn capabilities(spec: &spec::Capabilities<'_>, last: u8) -> Capabilities {
                 _ => dropped.push(&**name),
             }
         }
-        if !dropped.is_empty() {
+        if !dropped.is_empty() && warn == Warn::Yes {
             log::warn!(
                 "process.capabilities.{set}: unknown to the runtime or the kernel, ignored: {}",
                 dropped.join(", ")
@@ -256,7 +286,7 @@ fn capabilities(spec: &spec::Capabilities<'_>, last: u8) -> Capabilities {
     let allow = |bits: u64, allowed: u64, set: &str, needs: &str| {
         let dropped: Vec<&str> =
             (0..CAPABILITIES.len()).filter(|n| (bits & !allowed) & (1 << n) != 0).map(|n| CAPABILITIES[n]).collect();
-        if !dropped.is_empty() {
+        if !dropped.is_empty() && warn == Warn::Yes {
             // Engines copy all they have into the ambient set and none into the inheritable one: no news to anybody.
             let level = if set == "ambient" { log::Level::Info } else { log::Level::Warn };
             log::log!(

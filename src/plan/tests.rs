@@ -400,9 +400,9 @@ fn capabilities_that_cannot_be_granted_are_dropped() {
 
 #[test]
 fn exec_reads_a_process_and_flags() {
-    let process = process(r#"{"args": ["id"], "cwd": "/", "user": {"uid": 1, "gid": 1}}"#, &host()).unwrap();
+    let process = process(r#"{"args": ["id"], "cwd": "/", "user": {"uid": 1, "gid": 1}}"#, &host(), None).unwrap();
     assert_eq!(process.args, [c"id".into()] as [CString; 1]);
-    let error = super::process(r#"{"args": ["id"]"#, &host()).unwrap_err();
+    let error = super::process(r#"{"args": ["id"]"#, &host(), None).unwrap_err();
     assert_eq!(error.to_string(), "process is truncated: EOF while parsing an object at line 1 column 15");
 
     assert_eq!(parse_capability("CAP_CHOWN"), Some(0));
@@ -419,6 +419,53 @@ fn exec_reads_a_process_and_flags() {
     for bad in ["", "=x", "A=\0"] {
         assert!(parse_env(bad).is_err(), "{bad:?}");
     }
+}
+
+#[test]
+fn what_a_process_file_leaves_out_is_the_containers() {
+    let host = Host { apparmor: || true, selinux: || true, ..host() };
+    let configured = with(&[
+        ("/process/capabilities", json!({"bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"]})),
+        ("/process/apparmorProfile", json!("confined")),
+        ("/process/selinuxLabel", json!("a:b:c")),
+        ("/process/rlimits", json!([{"type": "RLIMIT_CORE", "soft": 1, "hard": 2}])),
+        ("/process/oomScoreAdj", json!(77)),
+        ("/process/scheduler", json!({"policy": "SCHED_BATCH", "nice": 4})),
+        ("/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 6})),
+        ("/process/execCPUAffinity", json!({"final": "1"})),
+        ("/process/noNewPrivileges", json!(true)),
+        ("/process/user/umask", json!(0o77)),
+    ]);
+    let configured = for_exec(&configured, Path::new("/usr"), &host).unwrap().process.unwrap();
+    let read = |more: Value| {
+        let mut file = json!({"args": ["id"], "cwd": "/", "user": {"uid": 1, "gid": 1}});
+        file.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        process(&file.to_string(), &host, Some(&configured)).unwrap()
+    };
+    // An empty label is none.
+    for absent in [json!({}), json!({"capabilities": null, "apparmorProfile": "", "selinuxLabel": "", "rlimits": []})] {
+        let process = read(absent);
+        assert_eq!(process.capabilities, configured.capabilities);
+        assert_eq!(process.apparmor_profile.as_deref(), Some("confined"));
+        assert_eq!(process.selinux_label.as_deref(), Some("a:b:c"));
+        assert_eq!(process.rlimits[0].soft, 1);
+        assert_eq!(process.oom_score_adj, Some(77));
+        assert_eq!(process.scheduler.unwrap().nice, 4);
+        assert_eq!(process.io_priority.unwrap().level, 6);
+        assert_eq!(process.exec_cpu_affinity.r#final, Some(vec![1]));
+        assert!(process.no_new_privileges);
+        assert_eq!((process.user.uid, process.user.umask), (1, None));
+    }
+    let process = read(json!({
+        "capabilities": {}, "apparmorProfile": "unconfined", "selinuxLabel": "x:y:z", "oomScoreAdj": 0,
+        "scheduler": {"policy": "SCHED_OTHER"}, "execCPUAffinity": {}, "noNewPrivileges": false,
+    }));
+    assert_eq!(process.capabilities, Capabilities::default());
+    assert_eq!(process.apparmor_profile.as_deref(), Some("unconfined"));
+    assert_eq!(process.selinux_label.as_deref(), Some("x:y:z"));
+    assert_eq!((process.oom_score_adj, process.scheduler.unwrap().nice), (Some(0), 0));
+    assert_eq!(process.exec_cpu_affinity.r#final, None);
+    assert!(process.no_new_privileges);
 }
 
 #[test]
@@ -1416,5 +1463,9 @@ mod warnings {
                 "process.capabilities.effective: not in permitted, cannot be granted, ignored: CAP_KILL",
             ]
         );
+        // Each exec reads the same config again.
+        let text = with(&[("/process/capabilities", json!({"bounding": ["CAP_X"], "effective": ["CAP_KILL"]}))]);
+        for_exec(&text, Path::new("/usr"), &host()).unwrap();
+        assert_eq!(LINES.take(), [] as [String; 0]);
     }
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use crate::harness::bundle::{all_capabilities, capability_bits};
-use crate::harness::{Context, Outcome, Test, json};
+use crate::harness::{Context, Outcome, Peer, Test, json};
 use crate::sys::BeforeExec;
 use crate::{check, check_eq, skip};
 
@@ -75,6 +75,8 @@ pub const TESTS: &[Test] = &[
     Test { name: "securebits_are_clear", run: securebits },
     Test { name: "exec_has_the_user_it_is_given", run: exec_user },
     Test { name: "exec_process_properties", run: exec_process_properties },
+    Test { name: "exec_process_without_properties_has_the_containers", run: exec_process_without_properties },
+    Test { name: "exec_cap_unknown_is_a_warning", run: exec_cap_unknown },
     Test { name: "exec_keeps_no_new_privileges", run: exec_keeps_no_new_privileges },
     Test { name: "exec_is_in_all_namespaces", run: exec_is_in_all_namespaces },
     Test { name: "exec_has_no_extra_descriptors", run: exec_descriptors },
@@ -807,6 +809,37 @@ fn exec_process_properties(ctx: &Context) -> Outcome {
     check_eq!(seen.capabilities("bounding"), capability_bits(&["CAP_KILL"]), "bounding");
     check_eq!(seen.number("no_new_privs"), 1, "no_new_privs");
     check_eq!(seen.number("oom_score_adj"), 77, "oom_score_adj");
+    container.end()
+}
+
+/// What is left out is the container's; what is empty is empty.
+fn exec_process_without_properties(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    bundle.set("/process/oomScoreAdj", 77).set("/process/rlimits", json!([]));
+    let container = bundle.guest(&["sleep"]).start()?;
+    let granted = capability_bits(&["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
+    let seen = container.exec_process(&container.process(&["report"]))?.ok()?.report()?;
+    for set in ["bounding", "effective", "permitted"] {
+        check_eq!(seen.capabilities(set), granted, "{set} of a process without capabilities");
+    }
+    check_eq!(seen.number("oom_score_adj"), 77, "oom_score_adj");
+    let mut process = container.process(&["report"]);
+    process["capabilities"] = json!({});
+    let seen = container.exec_process(&process)?.ok()?.report()?;
+    check_eq!(seen.capabilities("bounding"), 0, "bounding of a process with empty capabilities");
+    container.end()
+}
+
+fn exec_cap_unknown(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    bundle.push("/process/capabilities/bounding", "CAP_OF_TOMORROW");
+    let container = bundle.guest(&["sleep"]).start()?;
+    let run = container.exec_command(&["--cap", "CAP_NONE"], &["/bin/guest", "report"]).run()?.ok()?;
+    check_eq!(run.report()?.capabilities("bounding") & 1, 0, "bounding");
+    if ctx.peer == Peer::Kelson {
+        check!(run.err().contains("CAP_NONE"), "no warning of --cap: {}", run.told());
+        check!(!run.err().contains("CAP_OF_TOMORROW"), "the config is warned of again: {}", run.told());
+    }
     container.end()
 }
 
