@@ -6,7 +6,8 @@ use std::os::fd::{BorrowedFd, RawFd};
 use nix::unistd::Pid;
 
 use super::message::{Answer, Ask, ChildEnd};
-use super::{process as common, program};
+use super::process::{self as common, FilterTime};
+use super::program;
 use crate::cgroup;
 use crate::error::{Context, Error, Result};
 use crate::plan::{Process, Seccomp};
@@ -48,13 +49,16 @@ impl Exec<'_> {
 
 /// Executes the program; ends the process if that fails.
 pub fn run(exec: &mut Exec<'_>, parent: ChildEnd) -> ! {
-    let Err(error) = set_up_and_execute(exec, &parent);
+    let mut is_filtered = false;
+    let Err(error) = set_up_and_execute(exec, &parent, &mut is_filtered);
+    let error = if is_filtered { common::behind_filter(error) } else { error };
     // A parent that is gone has nobody to tell.
     let _ = parent.tell(&Ask::Failed(error.encode()));
     process::exit_now(1)
 }
 
-fn set_up_and_execute(exec: &mut Exec<'_>, parent: &ChildEnd) -> Result<Infallible> {
+/// As init's steps, in the same order.
+fn set_up_and_execute(exec: &mut Exec<'_>, parent: &ChildEnd, is_filtered: &mut bool) -> Result<Infallible> {
     process::set_parent_death_signal(libc::SIGKILL).doing(|| "ask for a signal at the parent's death")?;
     common::start_session()?;
     if let Some(names) = &exec.user {
@@ -73,30 +77,35 @@ fn set_up_and_execute(exec: &mut Exec<'_>, parent: &ChildEnd) -> Result<Infallib
     common::set_labels(&exec.process)?;
     common::set_rlimits(&exec.process, exec.namespaces & libc::CLONE_NEWUSER as u64 != 0, parent)?;
     let is_in_cwd = common::enter_cwd_early(&exec.process)?;
-    let no_new_privileges = exec.process.no_new_privileges;
-    if let Some(filter) = exec.seccomp.filter(|_| !no_new_privileges) {
-        common::load_seccomp(filter, Some(parent))?;
-    }
-    common::become_user(&exec.process, exec.last_capability, is_in_cwd, parent)?;
-    common::set_umask(&exec.process);
+    let filter_time = exec.seccomp.map(|filter| FilterTime::of(filter, &exec.process));
+    let mut load_at = |time: FilterTime| -> Result<()> {
+        match exec.seccomp {
+            Some(filter) if filter_time == Some(time) => {
+                common::load_seccomp(filter, Some(parent))?;
+                *is_filtered = true;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    };
+    load_at(FilterTime::BeforeUser)?;
+    common::become_user(&exec.process, exec.last_capability, is_in_cwd, filter_time, parent)?;
+    common::set_umask(&exec.process.user);
     common::set_home(&mut exec.process);
-    if no_new_privileges {
+    if exec.process.no_new_privileges {
         process::set_no_new_privileges().property(|| "process.noNewPrivileges").doing(|| "set no_new_privs")?;
     }
     let program = program::find(&exec.process)?;
-    let late = exec.seccomp.filter(|_| no_new_privileges);
-    if let Some(filter) = late.filter(|filter| filter.listener.is_some()) {
-        common::load_seccomp(filter, Some(parent))?;
-    }
+    load_at(FilterTime::BeforeReady)?;
     // From here on end of file tells that the parent died; a detached exec's ends as soon as it has answered.
     process::set_parent_death_signal(0)?;
     parent.tell(&Ask::Ready)?;
     common::expect(parent, Answer::Start)?;
     common::keep_descriptors(exec.preserved)?;
-    if let Some(filter) = late.filter(|filter| filter.listener.is_none()) {
+    if let Some(filter) = exec.seccomp.filter(|_| filter_time.is_some_and(FilterTime::is_last)) {
         common::load_seccomp(filter, None)?;
     }
-    common::execute(&exec.process, &program)
+    common::execute(&exec.process, &program, exec.seccomp.is_some())
 }
 
 fn set_final_affinity(process: &Process) -> Result<()> {

@@ -8,12 +8,12 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use super::message::{Answer, Ask, ChildEnd};
+use super::process::{self as common, FilterTime};
 use super::stage::{self, Joined};
-use super::{network, process as common, program};
+use super::{network, program};
 use crate::cgroup;
 use crate::error::{Context, Error, Result};
 use crate::hooks;
@@ -60,6 +60,8 @@ struct Init<'i, 'c> {
     program: Option<CString>,
     /// The working directory was entered with root's rights.
     is_in_cwd: bool,
+    /// The seccomp filter is loaded.
+    is_filtered: bool,
 }
 
 /// A step: its name is the context of an error without one.
@@ -71,8 +73,10 @@ type Step = (&'static str, fn(&mut Init<'_, '_>) -> Result<()>);
 /// - hooks run when namespaces and mounts are there, before the root is entered (config.md#createcontainer-hooks);
 /// - the terminal needs the container's devpts, sysctl a writable /proc: both before paths are masked and read-only;
 /// - rlimits and the working directory come before seccomp and the user: either may take away what they need;
-/// - seccomp without no_new_privs needs CAP_SYS_ADMIN, so it comes before the user; else as late as can be;
-/// - the program is found last, as the user that runs it, so that create fails and not start.
+/// - the program is found last, as the user that runs it, so that create fails and not start;
+/// - seccomp is no step: it comes after all of them and the wait for start, right before execve, for it may deny whatever
+///   the runtime does; without no_new_privs CAP_SYS_ADMIN is kept for it. Only a filter with a listener is loaded by create,
+///   which hands the listener over: without no_new_privs before the user, since it is so in runc, else when all is done.
 const STEPS: &[Step] = &[
     ("start a session", |_| common::start_session()),
     ("map ids", |init| init.map_ids()),
@@ -97,18 +101,19 @@ const STEPS: &[Step] = &[
     ("set labels", |init| init.set_labels()),
     ("set rlimits", |init| init.set_rlimits()),
     ("enter the working directory", |init| init.enter_cwd()),
-    ("load the seccomp filter with privilege", |init| init.load_privileged_seccomp()),
+    ("load the seccomp filter with privilege", |init| init.load_seccomp_with_listener(FilterTime::BeforeUser)),
     ("become the user", |init| init.become_user()),
     ("find the program", |init| init.find_program()),
-    ("load the seccomp filter with a listener", |init| init.load_listening_seccomp()),
+    ("load the seccomp filter with a listener", |init| init.load_seccomp_with_listener(FilterTime::BeforeReady)),
 ];
 
 /// Sets the container up, waits for start and executes its program; ends the process if that fails.
 pub fn run(setup: &mut Setup<'_>, parent: ChildEnd) -> ! {
     let process = setup.plan.process.clone();
-    let mut init = Init { setup, parent, process, rootfs: None, program: None, is_in_cwd: false };
+    let mut init = Init { setup, parent, process, rootfs: None, program: None, is_in_cwd: false, is_filtered: false };
     let outcome = init.set_up().and_then(|()| init.wait_and_execute());
     if let Err(error) = outcome {
+        let error = if init.is_filtered { common::behind_filter(error) } else { error };
         // A parent that is gone has nobody to tell.
         let _ = init.parent.tell(&Ask::Failed(error.encode()));
     }
@@ -119,7 +124,7 @@ impl<'c> Init<'_, 'c> {
     fn set_up(&mut self) -> Result<()> {
         // Until the container is committed it does not outlive its maker; end of file on the socket covers the rest.
         process::set_parent_death_signal(libc::SIGKILL).doing(|| "ask for a signal at the parent's death")?;
-        umask(Mode::from_bits_truncate(0o022));
+        process::set_umask(0o022);
         signals::reset()?;
         self.close_foreign_descriptors()?;
         for (name, step) in STEPS {
@@ -319,19 +324,26 @@ impl<'c> Init<'_, 'c> {
         Ok(())
     }
 
-    fn load_privileged_seccomp(&mut self) -> Result<()> {
-        match (&self.setup.plan.seccomp, &self.process) {
-            (Some(filter), Some(process)) if !process.no_new_privileges => {
-                common::load_seccomp(filter, Some(&self.parent))
+    fn filter_time(&self) -> Option<FilterTime> {
+        Some(FilterTime::of(self.setup.plan.seccomp.as_ref()?, self.process.as_ref()?))
+    }
+
+    fn load_seccomp_with_listener(&mut self, time: FilterTime) -> Result<()> {
+        match &self.setup.plan.seccomp {
+            Some(filter) if self.filter_time() == Some(time) => {
+                common::load_seccomp(filter, Some(&self.parent))?;
+                self.is_filtered = true;
+                Ok(())
             }
             _ => Ok(()),
         }
     }
 
     fn become_user(&mut self) -> Result<()> {
+        let filter = self.filter_time();
         let Some(process) = &mut self.process else { return Ok(()) };
-        common::become_user(process, self.setup.last_capability, self.is_in_cwd, &self.parent)?;
-        common::set_umask(process);
+        common::become_user(process, self.setup.last_capability, self.is_in_cwd, filter, &self.parent)?;
+        common::set_umask(&process.user);
         common::set_home(process);
         if process.no_new_privileges {
             process::set_no_new_privileges().property(|| "process.noNewPrivileges").doing(|| "set no_new_privs")?;
@@ -344,19 +356,6 @@ impl<'c> Init<'_, 'c> {
             self.program = Some(program::find(process)?);
         }
         Ok(())
-    }
-
-    fn load_listening_seccomp(&mut self) -> Result<()> {
-        match self.late_seccomp() {
-            Some(filter) if filter.listener.is_some() => common::load_seccomp(filter, Some(&self.parent)),
-            _ => Ok(()),
-        }
-    }
-
-    /// The filter that no_new_privs lets an unprivileged process load.
-    fn late_seccomp(&self) -> Option<&'c crate::plan::Seccomp> {
-        let filter = self.setup.plan.seccomp.as_ref()?;
-        self.process.as_ref().is_some_and(|process| process.no_new_privileges).then_some(filter)
     }
 
     /// Everything but execve is done: waits until it may go on.
@@ -373,6 +372,7 @@ impl<'c> Init<'_, 'c> {
                 let listener = UnixListener::from(listener);
                 let mut starter = wait_for_start(&listener)?;
                 let Err(error) = self.execute();
+                let error = if self.is_filtered { common::behind_filter(error) } else { error };
                 // Whoever called start may be gone by now.
                 let _ = starter.write_all(&error.encode());
                 process::exit_now(1)
@@ -387,10 +387,11 @@ impl<'c> Init<'_, 'c> {
             return Err(Error::config("process", "there is nothing to start"));
         };
         common::keep_descriptors(self.setup.preserved)?;
-        if let Some(filter) = self.late_seccomp().filter(|filter| filter.listener.is_none()) {
+        let filter = self.setup.plan.seccomp.as_ref();
+        if let Some(filter) = filter.filter(|filter| FilterTime::of(filter, process).is_last()) {
             common::load_seccomp(filter, None)?;
         }
-        common::execute(process, program)
+        common::execute(process, program, filter.is_some())
     }
 }
 

@@ -8,13 +8,12 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
 
 use super::message::{Answer, Ask, ChildEnd};
 use super::program;
 use crate::error::{Context, Error, Result};
-use crate::plan::{Process, Seccomp};
+use crate::plan::{Process, Seccomp, User};
 use crate::rootfs::procfs::Proc;
 use crate::security::{capabilities, label, users};
 use crate::sys::fd::{self, standard_stream};
@@ -78,8 +77,8 @@ pub fn set_priorities(process: &Process) -> Result<()> {
 }
 
 /// The process's umask: what the config says, else 022 whatever the caller's is.
-pub fn set_umask(process: &Process) {
-    umask(Mode::from_bits_truncate(process.user.umask.unwrap_or(0o022)));
+pub fn set_umask(user: &User) {
+    process::set_umask(user.umask.unwrap_or(0o022));
 }
 
 /// LSM labels, through a procfs that is one.
@@ -100,6 +99,34 @@ pub fn own_proc() -> Result<Proc> {
     Proc::private().or_else(|_| at_root()).doing(|| "open a procfs")
 }
 
+/// When the seccomp filter is loaded: seccomp(2) wants no_new_privs or CAP_SYS_ADMIN for it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum FilterTime {
+    /// With a listener, which create needs, and privilege: before the user changes.
+    BeforeUser,
+    /// With a listener and no_new_privs: when the program is found.
+    BeforeReady,
+    /// Just before execve(2): whatever it denies, it denies to the program alone.
+    Last,
+    /// The same by a CAP_SYS_ADMIN that is kept for it.
+    LastWithPrivilege,
+}
+
+impl FilterTime {
+    pub fn of(filter: &Seccomp, process: &Process) -> Self {
+        match (filter.listener.is_some(), process.no_new_privileges) {
+            (true, false) => Self::BeforeUser,
+            (true, true) => Self::BeforeReady,
+            (false, true) => Self::Last,
+            (false, false) => Self::LastWithPrivilege,
+        }
+    }
+
+    pub fn is_last(self) -> bool {
+        matches!(self, Self::Last | Self::LastWithPrivilege)
+    }
+}
+
 /// Installs the filter; with a listener its descriptor goes to the parent, which takes it by number.
 pub fn load_seccomp(filter: &Seccomp, parent: Option<&ChildEnd>) -> Result<()> {
     let wants_listener = filter.listener.is_some();
@@ -108,10 +135,20 @@ pub fn load_seccomp(filter: &Seccomp, parent: Option<&ChildEnd>) -> Result<()> {
         .doing(|| "load the seccomp filter")?;
     if let (Some(listener), Some(parent)) = (listener, parent) {
         use std::os::fd::AsRawFd;
-        parent.tell(&Ask::Listener(listener.as_raw_fd()))?;
-        expect(parent, Answer::Done)?;
+        let told = parent.tell(&Ask::Listener(listener.as_raw_fd())).and_then(|()| expect(parent, Answer::Done));
+        told.map_err(behind_filter)?;
     }
     Ok(())
+}
+
+/// An error of a process with its filter loaded: the filter may be the reason, which the errno alone does not tell.
+pub fn behind_filter(error: Error) -> Error {
+    if error.errno().is_none() {
+        return error;
+    }
+    let said = Err::<(), _>(error).property(|| "linux.seccomp");
+    let said = said.hint(|| "the filter of linux.seccomp is loaded by then: does it deny what the runtime needs?");
+    said.err().unwrap_or_else(|| Error::other("the seccomp filter denied a call"))
 }
 
 /// Waits for `answer` of the parent.
@@ -150,7 +187,16 @@ pub fn enter_cwd_early(process: &Process) -> Result<bool> {
 }
 
 /// Standard streams' owner, groups, user and capabilities; the working directory unless it `is_in_cwd` already.
-pub fn become_user(process: &Process, last_capability: u8, is_in_cwd: bool, parent: &ChildEnd) -> Result<()> {
+///
+/// For a filter that comes last and needs privilege, CAP_SYS_ADMIN is kept. It ends with execve(2), which makes the permitted
+/// and effective sets anew out of the others (capabilities(7)): no call for it, which the filter might deny.
+pub fn become_user(
+    process: &Process,
+    last_capability: u8,
+    is_in_cwd: bool,
+    filter: Option<FilterTime>,
+    parent: &ChildEnd,
+) -> Result<()> {
     let user = &process.user;
     let held = process::capabilities().doing(|| "read capabilities")?[1];
     let (wanted, missing) = capabilities::available(process.capabilities, held);
@@ -173,7 +219,10 @@ pub fn become_user(process: &Process, last_capability: u8, is_in_cwd: bool, pare
     if stops_being_root {
         process::set_keep_capabilities(false).doing(|| "keep capabilities")?;
     }
-    capabilities::apply(&wanted)?;
+    match filter {
+        Some(FilterTime::LastWithPrivilege) => capabilities::apply(&capabilities::with_admin(wanted, held))?,
+        _ => capabilities::apply(&wanted)?,
+    }
     if is_in_cwd {
         return Ok(());
     }
@@ -289,10 +338,17 @@ pub fn keep_descriptors(count: u32) -> Result<()> {
 }
 
 /// Replaces this process by the container's program.
-pub fn execute(process: &Process, path: &CString) -> Result<Infallible> {
-    nix::unistd::execve(path, &process.args, &process.env)
-        .map_err(|errno| program::explain(path, errno))
-        .property(|| "process.args")
+pub fn execute(process: &Process, path: &CString, is_filtered: bool) -> Result<Infallible> {
+    let Err(errno) = nix::unistd::execve(path, &process.args, &process.env);
+    // The kernel's own errors of execve(2) are others, but for files whose capabilities the bounding set lacks.
+    if is_filtered && matches!(errno, Errno::EPERM | Errno::ENOSYS) {
+        return Err(errno)
+            .property(|| "linux.seccomp")
+            .doing(|| format!("exec {}", path.to_string_lossy()))
+            .hint(|| "the filter has to allow execve(2), by which the program is started");
+    }
+    let error = Err(program::explain(path, errno)).property(|| "process.args");
+    if is_filtered { error.map_err(behind_filter) } else { error }
 }
 
 /// Closes every descriptor but the standard streams, those below `first_own`, and `kept`.

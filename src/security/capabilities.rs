@@ -39,6 +39,14 @@ pub fn available(wanted: Capabilities, held: u64) -> (Capabilities, Vec<&'static
     (reduced, missing.collect())
 }
 
+/// With CAP_SYS_ADMIN as well, if it is held.
+pub fn with_admin(wanted: Capabilities, held: u64) -> Capabilities {
+    /// Its number in linux/capability.h.
+    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    let kept = CAP_SYS_ADMIN & held;
+    Capabilities { permitted: wanted.permitted | kept, effective: wanted.effective | kept, ..wanted }
+}
+
 /// Sets the other four sets, exactly as given: nothing inheritable that is not asked for (CVE-2022-29162).
 pub fn apply(wanted: &Capabilities) -> Result<()> {
     process::set_capabilities(wanted.effective, wanted.permitted, wanted.inheritable)
@@ -66,5 +74,14 @@ mod tests {
         assert_eq!(missing, ["CAP_CHOWN"]);
         let expected = Capabilities { bounding: both, permitted: kill, effective: kill, inheritable: 0, ambient: 0 };
         assert_eq!(reduced, expected);
+    }
+
+    #[test]
+    fn admin_is_kept_only_where_it_is_held() {
+        let admin = 1 << CAPABILITIES.iter().position(|name| *name == "CAP_SYS_ADMIN").unwrap();
+        let kill = Capabilities { bounding: 1 << 5, permitted: 1 << 5, effective: 1 << 5, ..Default::default() };
+        assert_eq!(with_admin(kill, 1 << 5), kill);
+        let kept = Capabilities { permitted: admin | 1 << 5, effective: admin | 1 << 5, ..kill };
+        assert_eq!(with_admin(kill, u64::MAX), kept);
     }
 }

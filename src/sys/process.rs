@@ -312,6 +312,12 @@ pub fn prlimit(pid: Pid, resource: u32, soft: u64, hard: u64) -> nix::Result<()>
     check(unsafe { libc::syscall(libc::SYS_prlimit64, pid.as_raw(), resource, &raw const limit, old) }).map(drop)
 }
 
+/// Sets the file mode creation mask (umask(2)). It has no error of its own, and what a filter answers in its place is no mask.
+pub fn set_umask(mask: u32) {
+    // SAFETY: takes an integer only.
+    unsafe { libc::umask(mask & 0o777) };
+}
+
 /// Sets the process's personality(2).
 pub fn set_personality(persona: u64) -> nix::Result<()> {
     // SAFETY: takes an integer only.

@@ -6,7 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
-use crate::harness::{Bundle, Context, Outcome, Run, Test, Value, eventually, json};
+use crate::harness::{Bundle, Context, Outcome, Peer, Run, Test, Value, eventually, json};
 use crate::{check, check_eq, skip, sys};
 
 pub const TESTS: &[Test] = &[
@@ -46,6 +46,10 @@ pub const TESTS: &[Test] = &[
     Test { name: "in_a_user_namespace", run: in_user_namespace },
     Test { name: "newer_calls_than_the_profile_are_enosys", run: newer_calls },
     Test { name: "a_profile_that_allows_little", run: little },
+    Test { name: "denies_the_program_what_the_runtime_needs", run: runtimes_calls },
+    Test { name: "denies_the_program_even_a_change_of_capabilities", run: capability_calls },
+    Test { name: "that_denies_execve_is_named", run: denies_execve },
+    Test { name: "with_a_listener_that_denies_what_the_runtime_needs", run: listener_denies },
     Test { name: "podmans_size_of_profile", run: large_profile },
     Test { name: "notify_listener", run: notify },
     Test { name: "notify_metadata_and_state", run: notify_state },
@@ -564,6 +568,80 @@ fn little(ctx: &Context) -> Outcome {
         .guest(&["print", "alive"])
         .run()?
         .prints("alive\n")?;
+    Ok(())
+}
+
+/// A container and an exec without no_new_privs whose filter denies `names`, first as root, then as another user.
+fn runs_without(ctx: &Context, names: &[&str]) -> Outcome {
+    for uid in [0, 1000] {
+        let during = |what: &str| format!("{names:?}, user {uid}, {what}");
+        let mut bundle = ctx.bundle()?;
+        with(&mut bundle, rules(json!([{"names": names, "action": "SCMP_ACT_ERRNO"}])));
+        bundle.set("/process/noNewPrivileges", false).set("/process/user", json!({"uid": uid, "gid": uid}));
+        let alive = bundle.guest(&["print", "alive"]).run()?.prints("alive\n");
+        alive.map_err(|e| e.during(&during("run")))?;
+        let container = bundle.guest(&["sleep"]).start().map_err(|e| e.during(&during("create and start")))?;
+        container.exec(&["print", "here"])?.prints("here\n").map_err(|e| e.during(&during("exec")))?;
+        container.end()?;
+    }
+    Ok(())
+}
+
+fn runtimes_calls(ctx: &Context) -> Outcome {
+    let sockets = [
+        "socket",
+        "socketpair",
+        "connect",
+        "accept",
+        "accept4",
+        "sendmsg",
+        "recvmsg",
+        "sendto",
+        "recvfrom",
+        "shutdown",
+        "bind",
+        "listen",
+        "getsockopt",
+        "setsockopt",
+        "getsockname",
+        "getpeername",
+    ];
+    let table: [&[&str]; 3] = [&sockets, &["umask"], &["setresuid", "setresgid"]];
+    table.iter().try_for_each(|names| runs_without(ctx, names))
+}
+
+fn capability_calls(ctx: &Context) -> Outcome {
+    runs_without(ctx, &["capset", "prctl"])?;
+    runs_without(ctx, &["chdir", "fchdir", "getcwd"])?;
+    runs_without(ctx, &["setgroups", "setuid", "setgid", "faccessat", "faccessat2", "newfstatat", "statx"])
+}
+
+fn denies_execve(ctx: &Context) -> Outcome {
+    for no_new_privileges in [false, true] {
+        let mut bundle = ctx.bundle()?;
+        with(&mut bundle, rules(json!([{"names": ["execve", "execveat"], "action": "SCMP_ACT_ERRNO"}])));
+        bundle.set("/process/noNewPrivileges", no_new_privileges);
+        let run = bundle.run()?.fails()?;
+        if ctx.peer == Peer::Kelson {
+            run.fails_saying(&["linux.seccomp", "/bin/guest", "execve"])?;
+        }
+    }
+    Ok(())
+}
+
+/// It is loaded by create, and what comes after it must be allowed: the error says so.
+fn listener_denies(ctx: &Context) -> Outcome {
+    ctx.need_kelson("an error that names linux.seccomp")?;
+    let path = ctx.dir.join("listener.sock");
+    let _socket = UnixListener::bind(&path)?;
+    let mut profile = notify_profile(&path);
+    let denied = json!({"names": ["setresuid", "umask"], "action": "SCMP_ACT_ERRNO"});
+    if let Some(list) = profile["syscalls"].as_array_mut() {
+        list.push(denied);
+    }
+    let mut bundle = ctx.bundle()?;
+    with(&mut bundle, profile).set("/process/noNewPrivileges", false);
+    bundle.run()?.fails_saying(&["process.user.uid", "linux.seccomp"])?;
     Ok(())
 }
 
