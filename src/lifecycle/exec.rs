@@ -59,15 +59,17 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
     // Before the clone: a process that enters the container is nobody's to look into (CVE-2016-9962).
     crate::sys::process::set_dumpable(false).doing(|| "become undumpable")?;
     let target_pid = target.pid();
-    let mut target = Some(match target.into_pidfd() {
-        Some(pidfd) => stage::Target::Process(pidfd),
-        None => {
-            let target = stage::Target::open_namespaces(target_pid, state.namespaces)?;
-            // They are the container's: its process was still there when they had been opened.
-            state.open_process()?;
-            target
-        }
-    });
+    let root = stage::Target::open_root(target_pid, state.namespaces)?;
+    let is_by_pid = root.is_some();
+    let (namespaces, is_by_pid) = match target.into_pidfd() {
+        Some(pidfd) => (stage::TargetNamespaces::Process(pidfd), is_by_pid),
+        None => (stage::TargetNamespaces::open(target_pid, state.namespaces)?, true),
+    };
+    if is_by_pid {
+        // They are the container's: its process was still there when they had been opened.
+        state.open_process()?;
+    }
+    let mut target = Some(stage::Target { namespaces, root });
     let beside;
     let mut child = match parent::spawn_exec(&mut request, &mut target) {
         Err(error) if error.errno() == Some(Errno::EBUSY) && sub.is_empty() => {

@@ -153,8 +153,15 @@ fn make_time_namespace(offsets: &TimeOffsets) -> Result<()> {
         .doing(|| format!("write {text:?} to /proc/self/timens_offsets"))
 }
 
-/// The process whose namespaces exec joins.
-pub enum Target {
+/// What exec enters: a process's namespaces, and its root where it has none of its own to give one.
+pub struct Target {
+    pub namespaces: TargetNamespaces,
+    /// The root of a container without a mount namespace, which is in its creator's by chroot(2).
+    pub root: Option<OwnedFd>,
+}
+
+/// The namespaces that exec joins.
+pub enum TargetNamespaces {
     /// All at once (setns(2) with a pidfd, since 5.8).
     Process(OwnedFd),
     /// One by one, where the kernel hides pidfd_open(2).
@@ -162,8 +169,36 @@ pub enum Target {
 }
 
 impl Target {
+    /// Opens the root of process `pid`, if its container has no mount namespace; who calls must make sure afterwards that the
+    /// process was still there.
+    pub fn open_root(pid: Pid, namespaces: u64) -> Result<Option<OwnedFd>> {
+        use std::os::unix::fs::OpenOptionsExt;
+        if namespaces & libc::CLONE_NEWNS as u64 != 0 {
+            return Ok(None);
+        }
+        let path = format!("/proc/{pid}/root");
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let root = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(&path);
+        Ok(Some(root.doing(|| format!("open the container's root {path}"))?.into()))
+    }
+
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let mut descriptors = self.namespaces.descriptors();
+        descriptors.extend(self.root.as_ref().map(AsFd::as_fd));
+        descriptors
+    }
+
+    fn join(&self, namespaces: u64) -> Result<()> {
+        self.namespaces.join(namespaces)?;
+        let Some(root) = &self.root else { return Ok(()) };
+        // With the privilege of the container's own user namespace, as its init did it.
+        nix::unistd::fchdir(root).and_then(|()| nix::unistd::chroot(".")).doing(|| "enter the container's root")
+    }
+}
+
+impl TargetNamespaces {
     /// Opens the namespaces of process `pid` that `namespaces`, CLONE_NEW* bits, names.
-    pub fn open_namespaces(pid: Pid, namespaces: u64) -> Result<Self> {
+    pub fn open(pid: Pid, namespaces: u64) -> Result<Self> {
         let mut joined = vec![];
         for kind in NAMESPACE_KINDS.iter().filter(|kind| namespaces & kind.flag != 0) {
             let path = PathBuf::from(format!("/proc/{pid}/ns/{}", kind.file));

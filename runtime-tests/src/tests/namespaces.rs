@@ -42,6 +42,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "new_namespaces_belong_to_the_user_namespace", run: owned_by_user_namespace },
     Test { name: "time_offsets", run: time_offsets },
     Test { name: "time_offsets_for_exec", run: time_offsets_for_exec },
+    Test { name: "exec_without_a_mount_namespace_stays_in_the_root", run: exec_without_mount },
     Test { name: "loopback_is_up_in_a_new_network", run: loopback_is_up },
     Test { name: "net_device_moves", run: net_device_moves },
     Test { name: "net_device_is_renamed", run: net_device_is_renamed },
@@ -196,6 +197,18 @@ fn mount_joined(ctx: &Context) -> Outcome {
     let container = bundle.guest(&["sleep"]).start()?;
     let seen = fs::read_link(format!("/proc/{}/ns/mnt", container.pid()?))?;
     check_eq!(seen.to_string_lossy(), holder.inode("mount"), "mount namespace");
+    container.end()
+}
+
+/// The host's mount namespace is no way to the host's root.
+fn exec_without_mount(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    bundle.without_namespace("mount").set("/mounts", json!([]));
+    bundle.remove("/linux/maskedPaths").remove("/linux/readonlyPaths").file("/mark", "inside")?;
+    let container = bundle.guest(&["sleep"]).start()?;
+    let run = container.exec(&["read", "/mark", ",", "read", "/../../mark"])?.ok()?;
+    let seen: Vec<_> = run.lines().iter().map(|line| line["read"]["text"].clone()).collect();
+    check_eq!(seen, [json!("inside"), json!("inside")], "a file of the container's root, seen by exec");
     container.end()
 }
 
