@@ -49,6 +49,7 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
         id: &options.id,
         process,
         user,
+        personality: configured.personality,
         seccomp: configured.seccomp.as_ref(),
         namespaces: state.namespaces,
         cgroup: &entry,

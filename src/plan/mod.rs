@@ -98,19 +98,21 @@ pub fn plan(text: &str, bundle: &Path, host: &Host, overrides: &Overrides) -> Re
 #[derive(Debug)]
 pub struct ExecPlan {
     pub process: Option<Process>,
+    pub personality: Option<Personality>,
     pub seccomp: Option<Seccomp>,
 }
 
 /// The part of [`plan`] that concerns a further process in the container of the config.json that is `text`.
 ///
 /// # Errors
-/// As [`plan`], for `process` and `linux.seccomp` only: the container exists already.
+/// As [`plan`], for `process`, `linux.personality` and `linux.seccomp` only: the container exists already.
 pub fn for_exec(text: &str, bundle: &Path, host: &Host) -> Result<ExecPlan> {
     let spec: spec::Config = json::read_known(text, "config.json")?;
-    let seccomp = spec.linux.and_then(|linux| linux.seccomp);
+    let linux = spec.linux.unwrap_or_default();
     Ok(ExecPlan {
         process: spec.process.map(|process| process::resolve(process, host, Warn::Known)).transpose()?,
-        seccomp: seccomp.map(|s| seccomp::resolve(s, bundle)).transpose()?,
+        personality: linux.personality.map(|p| linux::personality(&p)).transpose()?,
+        seccomp: linux.seccomp.map(|s| seccomp::resolve(s, bundle)).transpose()?,
     })
 }
 

@@ -10,7 +10,7 @@ use super::process::{self as common, FilterTime};
 use super::program;
 use crate::cgroup;
 use crate::error::{Context, Error, Result};
-use crate::plan::{Process, Seccomp};
+use crate::plan::{Personality, Process, Seccomp};
 use crate::security::keyring;
 use crate::security::users::UserSpec;
 use crate::signals;
@@ -22,6 +22,7 @@ pub struct Exec<'c> {
     pub process: Process,
     /// Names to be looked up in the container; ids are in `process` already.
     pub user: Option<UserSpec>,
+    pub personality: Option<Personality>,
     pub seccomp: Option<&'c Seccomp>,
     /// CLONE_NEW* bits of what the container has of its own.
     pub namespaces: u64,
@@ -74,6 +75,7 @@ fn set_up_and_execute(exec: &mut Exec<'_>, parent: &ChildEnd, is_filtered: &mut 
     }
     set_final_affinity(&exec.process)?;
     common::set_priorities(&exec.process)?;
+    common::set_personality(exec.personality)?;
     common::set_labels(&exec.process)?;
     common::set_rlimits(&exec.process, exec.namespaces & libc::CLONE_NEWUSER as u64 != 0, parent)?;
     let is_in_cwd = common::enter_cwd_early(&exec.process)?;

@@ -17,7 +17,7 @@ use super::{network, program};
 use crate::cgroup;
 use crate::error::{Context, Error, Result};
 use crate::hooks;
-use crate::plan::{Hook, Personality, Plan, Process};
+use crate::plan::{Hook, Plan, Process};
 use crate::rootfs::{CgroupView, Prepared, RootFs};
 use crate::security::keyring;
 use crate::signals;
@@ -46,10 +46,6 @@ pub struct Setup<'c> {
     /// First descriptor number that is this program's and not the caller's.
     pub first_own: RawFd,
 }
-
-/// linux/personality.h.
-const PER_LINUX: u64 = 0;
-const PER_LINUX32: u64 = 8;
 
 struct Init<'i, 'c> {
     setup: &'i mut Setup<'c>,
@@ -298,14 +294,7 @@ impl<'c> Init<'_, 'c> {
                 .property(|| "linux.memoryPolicy")
                 .doing(|| "set the memory policy")?;
         }
-        if let Some(personality) = self.setup.plan.personality {
-            let persona = match personality {
-                Personality::Linux => PER_LINUX,
-                Personality::Linux32 => PER_LINUX32,
-            };
-            process::set_personality(persona).property(|| "linux.personality").doing(|| "set the personality")?;
-        }
-        Ok(())
+        common::set_personality(self.setup.plan.personality)
     }
 
     fn set_labels(&mut self) -> Result<()> {

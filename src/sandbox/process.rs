@@ -13,7 +13,7 @@ use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
 use super::message::{Answer, Ask, ChildEnd};
 use super::program;
 use crate::error::{Context, Error, Result};
-use crate::plan::{Process, Seccomp, User};
+use crate::plan::{Personality, Process, Seccomp, User};
 use crate::rootfs::procfs::Proc;
 use crate::security::{capabilities, label, users};
 use crate::sys::fd::{self, standard_stream};
@@ -74,6 +74,19 @@ pub fn set_priorities(process: &Process) -> Result<()> {
             .doing(|| "set the I/O priority")?;
     }
     Ok(())
+}
+
+/// `linux.personality`, which execve(2) and fork(2) pass on.
+pub fn set_personality(personality: Option<Personality>) -> Result<()> {
+    // linux/personality.h.
+    const PER_LINUX: u64 = 0;
+    const PER_LINUX32: u64 = 8;
+    let persona = match personality {
+        None => return Ok(()),
+        Some(Personality::Linux) => PER_LINUX,
+        Some(Personality::Linux32) => PER_LINUX32,
+    };
+    process::set_personality(persona).property(|| "linux.personality").doing(|| "set the personality")
 }
 
 /// The process's umask: what the config says, else 022 whatever the caller's is.

@@ -53,6 +53,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "exec_cpu_affinity_initial", run: exec_cpu_affinity_initial },
     Test { name: "exec_resets_cpu_affinity", run: exec_resets_cpu_affinity },
     Test { name: "personality_linux32", run: personality_linux32 },
+    Test { name: "personality_of_exec", run: personality_of_exec },
     Test { name: "personality_linux", run: personality_linux },
     Test { name: "memory_policy", run: memory_policy },
     Test { name: "pid_one_leads_a_session", run: pid_one_leads_a_session },
@@ -545,6 +546,13 @@ fn personality_linux32(ctx: &Context) -> Outcome {
     let seen = bundle.set("/linux/personality", json!({"domain": "LINUX32"})).report()?;
     check_eq!(seen.text("machine"), "i686", "machine");
     Ok(())
+}
+
+fn personality_of_exec(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    let container = bundle.set("/linux/personality", json!({"domain": "LINUX32"})).guest(&["sleep"]).start()?;
+    check_eq!(container.exec(&["report"])?.ok()?.report()?.text("machine"), "i686", "machine");
+    container.end()
 }
 
 fn personality_linux(ctx: &Context) -> Outcome {
