@@ -69,6 +69,9 @@ pub struct State {
     pub poststart: Vec<Hook>,
     #[serde(default)]
     pub poststop: Vec<Hook>,
+    /// `--no-new-keyring`: its processes, those of exec too, have the session keyring of their caller.
+    #[serde(default)]
+    pub no_new_keyring: bool,
     /// For a container in the host's mount namespace: the mount that held its root before it was mounted there.
     #[serde(default)]
     pub host_mount: Option<u64>,
@@ -489,6 +492,7 @@ impl State {
             startable: plan.process.is_some(),
             poststart: plan.hooks.poststart.clone(),
             poststop: plan.hooks.poststop.clone(),
+            no_new_keyring: false,
             host_mount: None,
             cgroup,
         }

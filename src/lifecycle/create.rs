@@ -199,6 +199,7 @@ fn make(
     listen::add_notify_mount(&mut plan, locked.dir())?;
     let plan = &plan;
     let mut state = State::begin(&options.id, plan, record.clone());
+    state.no_new_keyring = options.no_new_keyring;
     if !plan.namespaces.mount.is_own() {
         state.host_mount = Some(rootfs::mount_id(&plan.root.path).property(|| "root.path")?);
     }

@@ -52,6 +52,7 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
         personality: configured.personality,
         seccomp: configured.seccomp.as_ref(),
         namespaces: state.namespaces,
+        no_new_keyring: state.no_new_keyring,
         cgroup: &entry,
         last_capability: host.last_capability,
         preserved,

@@ -11,7 +11,6 @@ use super::program;
 use crate::cgroup;
 use crate::error::{Context, Error, Result};
 use crate::plan::{Personality, Process, Seccomp};
-use crate::security::keyring;
 use crate::security::users::UserSpec;
 use crate::signals;
 use crate::sys::{process, scheduling};
@@ -26,6 +25,8 @@ pub struct Exec<'c> {
     pub seccomp: Option<&'c Seccomp>,
     /// CLONE_NEW* bits of what the container has of its own.
     pub namespaces: u64,
+    /// `--no-new-keyring` of create.
+    pub no_new_keyring: bool,
     pub cgroup: &'c cgroup::Entry,
     pub last_capability: u8,
     pub preserved: u32,
@@ -68,8 +69,10 @@ fn set_up_and_execute(exec: &mut Exec<'_>, parent: &ChildEnd, is_filtered: &mut 
         (user.uid, user.gid) = (found.uid, found.gid);
         user.additional_gids.extend(found.groups);
     }
-    // Its own keyring: neither the caller's nor, by an inherited one, more than the container's processes share.
-    keyring::join(&format!("_ses.{}", exec.id))?;
+    if !exec.no_new_keyring {
+        // Its own keyring: neither the caller's nor, by an inherited one, more than the container's processes share.
+        common::make_keyring(exec.id, Some(&exec.process))?;
+    }
     if exec.process.terminal {
         common::open_terminal(&exec.process, parent)?;
     }

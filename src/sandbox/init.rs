@@ -19,7 +19,6 @@ use crate::error::{Context, Error, Result};
 use crate::hooks;
 use crate::plan::{Hook, Plan, Process};
 use crate::rootfs::{CgroupView, Prepared, RootFs};
-use crate::security::keyring;
 use crate::signals;
 use crate::state::{State, Status};
 use crate::sys::{process, scheduling};
@@ -184,10 +183,7 @@ impl<'c> Init<'_, 'c> {
         if self.setup.no_new_keyring {
             return Ok(());
         }
-        if let Some(process) = self.process.as_ref().filter(|process| process.selinux_label.is_some()) {
-            crate::security::label::apply_to_keyring(process, &common::own_proc()?)?;
-        }
-        keyring::join(&format!("_ses.{}", self.setup.state.id))
+        common::make_keyring(&self.setup.state.id, self.process.as_ref())
     }
 
     fn bring_up_network(&mut self) -> Result<()> {

@@ -15,7 +15,7 @@ use super::program;
 use crate::error::{Context, Error, Result};
 use crate::plan::{Personality, Process, Seccomp, User};
 use crate::rootfs::procfs::Proc;
-use crate::security::{capabilities, label, users};
+use crate::security::{capabilities, keyring, label, users};
 use crate::sys::fd::{self, standard_stream};
 use crate::sys::scheduling::{self, SchedAttr};
 use crate::sys::{process, seccomp, tty};
@@ -100,6 +100,14 @@ pub fn set_labels(process: &Process) -> Result<()> {
         return Ok(());
     }
     label::apply(process, &own_proc()?)
+}
+
+/// A session keyring of the container's own; its keys have the label of the container's process.
+pub fn make_keyring(id: &str, process: Option<&Process>) -> Result<()> {
+    if let Some(process) = process.filter(|process| process.selinux_label.is_some()) {
+        label::apply_to_keyring(process, &own_proc()?)?;
+    }
+    keyring::join(&format!("_ses.{id}"))
 }
 
 /// A procfs for /proc/self: a private one, or the container's where a user namespace may not mount one.

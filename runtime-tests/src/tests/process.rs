@@ -82,6 +82,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "exec_is_in_all_namespaces", run: exec_is_in_all_namespaces },
     Test { name: "exec_has_no_extra_descriptors", run: exec_descriptors },
     Test { name: "exec_makes_a_new_keyring", run: exec_keyring },
+    Test { name: "exec_makes_none_where_create_made_none", run: exec_no_keyring },
 ];
 
 fn args_and_env_arrive(ctx: &Context) -> Outcome {
@@ -878,6 +879,15 @@ fn exec_descriptors(ctx: &Context) -> Outcome {
     let run = container.exec_command(&[], &["/bin/guest", "report"]).fd(9, directory).run()?;
     let seen = run.ok()?.report()?.descriptors();
     check!(seen.iter().map(|d| d.0).eq(0..=2), "descriptors of exec: {seen:?}");
+    container.end()
+}
+
+fn exec_no_keyring(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    let container = bundle.option("--no-new-keyring").guest(&["sleep"]).start()?;
+    let own = crate::sys::new_session_keyring()?;
+    let seen = container.exec(&["report"])?.ok()?.report()?;
+    check_eq!(seen.number("session_keyring"), own, "session keyring of exec");
     container.end()
 }
 
