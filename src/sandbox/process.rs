@@ -271,14 +271,11 @@ fn enter_cwd(process: &Process) -> Result<()> {
 
 /// The working directory is inside of the container: a descriptor of the host's could lead outside (CVE-2024-21626).
 fn check_cwd() -> Result<()> {
-    let cwd = nix::unistd::getcwd();
-    match cwd {
-        Ok(cwd) if cwd.is_absolute() => Ok(()),
-        Ok(_) | Err(Errno::ENOENT) => {
+    match process::is_cwd_below_root() {
+        Ok(true) => Ok(()),
+        Ok(false) | Err(Errno::ENOENT) => {
             Err(Error::config("process.cwd", "the working directory is outside of the container's root"))
         }
-        // Below a directory that the user may not read: the kernel checked the way in.
-        Err(Errno::EACCES) => Ok(()),
         Err(errno) => Err(errno).property(|| "process.cwd").doing(|| "look up the working directory"),
     }
 }

@@ -318,6 +318,18 @@ pub fn set_umask(mask: u32) {
     unsafe { libc::umask(mask & 0o777) };
 }
 
+/// Whether the working directory is below the root, as getcwd(2) itself tells: it puts "(unreachable)" before what is not,
+/// where the C library goes on to read the directories above and fails with their errors.
+///
+/// # Errors
+/// `ENOENT` if the directory was removed; `ENAMETOOLONG` if its path is longer than PATH_MAX.
+pub fn is_cwd_below_root() -> nix::Result<bool> {
+    let mut path = [0u8; libc::PATH_MAX as usize];
+    // SAFETY: the kernel writes at most as many bytes as the buffer has.
+    check(unsafe { libc::syscall(libc::SYS_getcwd, path.as_mut_ptr(), path.len()) })?;
+    Ok(path[0] == b'/')
+}
+
 /// Sets the process's personality(2).
 pub fn set_personality(persona: u64) -> nix::Result<()> {
     // SAFETY: takes an integer only.

@@ -39,6 +39,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "cve_2024_21626_args_fd", run: args_fd },
     Test { name: "cve_2024_21626_cwd_link", run: cwd_link },
     Test { name: "cve_2024_21626_exec_cwd_fd", run: exec_cwd_fd },
+    Test { name: "cve_2024_21626_exec_cwd_preserved", run: exec_cwd_preserved },
     Test { name: "cve_2024_21626_exec_cwd_race", run: exec_cwd_race },
     Test { name: "fd_leak_inherited", run: fd_leak_inherited },
     Test { name: "fd_leak_of_the_waiting_init", run: fd_leak_of_the_waiting_init },
@@ -308,6 +309,23 @@ fn exec_cwd_fd(ctx: &Context) -> Outcome {
         let mut process = container.process(&args[1..]);
         process["cwd"] = json!(cwd);
         climbs(&container.exec_process(&process)?)?;
+    }
+    container.end()
+}
+
+/// A directory that the caller gives away on purpose is no working directory, even where its path cannot be read.
+fn exec_cwd_preserved(ctx: &Context) -> Outcome {
+    let closed = ctx.new_dir("closed")?;
+    let inner = closed.join("inner");
+    std::fs::create_dir(&inner)?;
+    std::fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+    let mut bundle = ctx.bundle()?;
+    bundle.user_namespace(&[(0, 100_000, 65536)])?;
+    let container = bundle.guest(&["sleep"]).start()?;
+    let options = ["--preserve-fds", "1", "--cwd", "/proc/self/fd/3"];
+    let run = container.exec_command(&options, &["/bin/guest", "report"]).fd(3, File::open(&inner)?).run()?.fails()?;
+    if ctx.peer == Peer::Kelson {
+        run.fails_saying(&["process.cwd", "outside"])?;
     }
     container.end()
 }
