@@ -29,8 +29,9 @@ use crate::plan::{Hook, Namespace, Plan};
 use crate::sys::fd::{read_short, read_sized};
 use crate::sys::process;
 
-/// Format of `state.json`: a newer Kelson reads all older ones.
-const FORMAT: u32 = 1;
+/// Format of `state.json`: a newer Kelson reads all older ones. From 2 on the container's process says before execve(2) that it
+/// comes to it.
+const FORMAT: u32 = 2;
 
 /// What is known of a container.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -496,6 +497,11 @@ impl State {
             host_mount: None,
             cgroup,
         }
+    }
+
+    /// The container's process, which the Kelson that created it runs, says when it comes to execve(2).
+    pub fn tells_of_execve(&self) -> bool {
+        self.format >= 2
     }
 
     fn to_json(&self) -> Result<Vec<u8>> {

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use super::{Runtime, delete, listen};
 use crate::error::{Context, Error, Result};
 use crate::hooks;
+use crate::sandbox::message::EXECUTING;
 use crate::signals::Signals;
 use crate::state::{Locked, Status};
 
@@ -28,14 +29,20 @@ pub fn start(runtime: &Runtime, id: &str) -> Result<()> {
     let notify = listen::NotifySocket::bind_in(locked.dir())?;
     let mut stream = locked.connect().doing(|| "connect to the container's process")?;
     stream.write_all(b"s").doing(|| "tell the container's process to start")?;
-    let mut failure = vec![];
+    let mut said = vec![];
     // A startContainer hook takes its time.
     signals.wait_readable(stream.as_fd())?;
     // End of file is execve's doing, or the end of the process.
-    stream.read_to_end(&mut failure).doing(|| "wait for the container's process to start")?;
+    stream.read_to_end(&mut said).doing(|| "wait for the container's process to start")?;
     locked.forget_start_socket()?;
+    let failure = match said.split_first() {
+        Some((&EXECUTING, failure)) => failure,
+        Some(_) => &said,
+        None if !state.tells_of_execve() => &[],
+        None => return Err(Error::state("the container's process ended before it executed its program")),
+    };
     if !failure.is_empty() {
-        let error = Error::decode(&failure);
+        let error = Error::decode(failure);
         if error.property().is_some_and(|property| property.starts_with("hooks.")) {
             drop(locked);
             // runtime.md#lifecycle: stop, destroy, poststop.

@@ -107,6 +107,7 @@ fn set_up_and_execute(exec: &mut Exec<'_>, parent: &ChildEnd, is_filtered: &mut 
     parent.tell(&Ask::Ready)?;
     common::expect(parent, Answer::Start)?;
     common::keep_descriptors(exec.preserved)?;
+    parent.tell(&Ask::Executing)?;
     if let Some(filter) = exec.seccomp.filter(|_| filter_time.is_some_and(FilterTime::is_last)) {
         common::load_seccomp(filter, None)?;
     }

@@ -10,7 +10,7 @@ use std::path::Path;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
-use super::message::{Answer, Ask, ChildEnd};
+use super::message::{self, Answer, Ask, ChildEnd};
 use super::process::{self as common, FilterTime};
 use super::stage::{self, Joined};
 use super::{network, program};
@@ -349,14 +349,14 @@ impl<'c> Init<'_, 'c> {
         process::set_parent_death_signal(0)?;
         self.parent.tell(&Ask::Ready)?;
         match self.parent.wait()?.0 {
-            Answer::Start => self.execute().map(|never| match never {}),
+            Answer::Start => self.execute(None).map(|never| match never {}),
             Answer::Commit => {
                 let Some(listener) = self.setup.start.take() else {
                     return Err(Error::other("a container without a start socket was told to wait on it"));
                 };
                 let listener = UnixListener::from(listener);
                 let mut starter = wait_for_start(&listener)?;
-                let Err(error) = self.execute();
+                let Err(error) = self.execute(Some(&mut starter));
                 let error = if self.is_filtered { common::behind_filter(error) } else { error };
                 // Whoever called start may be gone by now.
                 let _ = starter.write_all(&error.encode());
@@ -366,12 +366,18 @@ impl<'c> Init<'_, 'c> {
         }
     }
 
-    fn execute(&mut self) -> Result<Infallible> {
+    fn execute(&mut self, starter: Option<&mut UnixStream>) -> Result<Infallible> {
         self.run_hooks(&self.setup.plan.hooks.start_container, Status::Created)?;
         let (Some(process), Some(program)) = (&self.process, &self.program) else {
             return Err(Error::config("process", "there is nothing to start"));
         };
         common::keep_descriptors(self.setup.preserved)?;
+        // Whoever waits for execve tells by it from the end of this process.
+        match starter {
+            // One that is gone has nobody to tell.
+            Some(starter) => drop(starter.write_all(&[message::EXECUTING])),
+            None => self.parent.tell(&Ask::Executing)?,
+        }
         let filter = self.setup.plan.seccomp.as_ref();
         if let Some(filter) = filter.filter(|filter| FilterTime::of(filter, process).is_last()) {
             common::load_seccomp(filter, None)?;

@@ -16,8 +16,9 @@
 //!                 ◀──────────────── Done
 //!   Ready         ────────────────▶ saves the state, writes the pid file
 //!                 ◀──────────────── Commit (create: wait on the start socket) or Start (run: go on to execve)
+//!   Executing     ────────────────▶ nothing is left to be done but to load the filter and execve(2)
 //!   Failed error  ────────────────▶ reports it
-//!   end of file                     execve succeeded, or the process died
+//!   end of file                     execve succeeded; without Executing before it the process died
 //! ```
 //!
 //! One `SOCK_SEQPACKET` pair a container process: a message is one packet, end of file means that the peer is gone.
@@ -40,6 +41,9 @@ const MAX_PACKET: usize = 8192;
 /// Most descriptors in one packet (SCM_MAX_FD, unix(7)).
 const MAX_FDS: usize = 253;
 
+/// What a process says before execve(2), to its parent or to `start`: no error begins with it.
+pub const EXECUTING: u8 = b'x';
+
 /// From the container process (or its stage) to the parent.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ask {
@@ -51,6 +55,7 @@ pub enum Ask {
     Born(i32),
     Warn(String),
     Ready,
+    Executing,
     /// What [`Error::encode`] gives.
     Failed(Vec<u8>),
 }
@@ -74,6 +79,7 @@ impl Ask {
             Ask::Born(pid) => (b'b', &pid.to_ne_bytes()),
             Ask::Warn(text) => (b'w', text.as_bytes()),
             Ask::Ready => (b'r', &[]),
+            Ask::Executing => (EXECUTING, &[]),
             Ask::Failed(error) => (b'f', error),
         };
         let mut packet = vec![tag];
@@ -92,6 +98,7 @@ impl Ask {
             [b'b', bytes @ ..] => number(bytes).map(Ask::Born),
             [b'w', text @ ..] => Some(Ask::Warn(String::from_utf8_lossy(text).into_owned())),
             [b'r'] => Some(Ask::Ready),
+            [EXECUTING] => Some(Ask::Executing),
             [b'f', error @ ..] => Some(Ask::Failed(error.to_vec())),
             _ => None,
         };
@@ -243,6 +250,7 @@ mod tests {
             Ask::Born(42),
             Ask::Warn("careful".into()),
             Ask::Ready,
+            Ask::Executing,
             Ask::Failed(b"no /init".to_vec()),
         ];
         let (parent, child) = pair().unwrap();

@@ -145,10 +145,13 @@ impl Child {
     /// # Errors
     /// Why it failed; a terminating signal that comes first, as while a startContainer hook hangs.
     pub fn wait_for_execve(&self, signals: &Signals) -> Result<()> {
+        let mut is_executing = false;
         loop {
             signals.wait_readable(self.socket.as_fd())?;
             match self.socket.receive()? {
-                None => return Ok(()),
+                None if is_executing => return Ok(()),
+                None => return Err(self.ended_early()),
+                Some((Ask::Executing, _)) => is_executing = true,
                 Some((Ask::Failed(error), _)) => return Err(Error::decode(&error)),
                 Some((Ask::Warn(text), _)) => log::warn!("{text}"),
                 Some((other, _)) => return Err(Error::other(format!("the container process asked for {other:?}"))),
@@ -169,7 +172,7 @@ impl Child {
         let how = match ended {
             Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _)) => "was killed",
             Ok(WaitStatus::Signaled(_, Signal::SIGSYS, _)) => "was killed by its own seccomp filter",
-            _ => "ended before it was ready",
+            _ => "ended before it executed its program",
         };
         Error::other(format!("the container's process {how}"))
     }

@@ -25,6 +25,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "create_container_failing", run: create_container_failing },
     Test { name: "start_container_failing", run: start_container_failing },
     Test { name: "start_container_failing_in_run", run: start_container_failing_in_run },
+    Test { name: "start_fails_when_the_process_is_killed_in_a_hook", run: killed_in_a_hook },
     Test { name: "poststart_failing", run: poststart_failing },
     Test { name: "poststop_failing", run: poststop_failing },
     Test { name: "killed_by_a_signal_is_a_failure", run: killed_by_a_signal },
@@ -335,6 +336,22 @@ fn start_container_failing_in_run(ctx: &Context) -> Outcome {
     let run = bundle.guest(&["print", "must not run"]).run()?.fails_saying(&["hook"])?;
     check!(!run.out().contains("must not run"), "the process ran: {}", run.told());
     check_eq!(log.names(), ["failing", "poststop"], "hooks that ran");
+    Ok(())
+}
+
+/// A process that ends before it executes the program has not started it.
+fn killed_in_a_hook(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    let log = Log::new(ctx, &mut bundle)?;
+    bundle.push("/hooks/startContainer", log.hook(ctx, "startContainer", "begun", &["sleep"]));
+    let container = bundle.guest(&["sleep"]).create()?;
+    let pid = container.pid()?;
+    let start = container.verb("start").arg(&container.id).spawn()?;
+    eventually(ctx.patience, "the hook begins", || log.names().contains(&"begun".into()).then_some(()))?;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
+    check!(start.wait()?.code != 0, "start says it succeeded");
+    container.wait_status("stopped")?;
+    container.delete()?.ok()?;
     Ok(())
 }
 
