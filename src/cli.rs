@@ -903,7 +903,7 @@ pub fn version() -> String {
         "kelson version {}\ncommit: {}\nspec: {}\n",
         env!("CARGO_PKG_VERSION"),
         crate::lifecycle::features::COMMIT,
-        crate::lifecycle::features::OCI_VERSION_MAX
+        crate::plan::OCI_VERSION
     )
 }
 

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
-use crate::plan::{Hook, Namespace, Plan};
+use crate::plan::{Hook, Namespace, OCI_VERSION, Plan};
 use crate::sys::fd::{read_short, read_sized};
 use crate::sys::process;
 
@@ -38,7 +38,7 @@ const FORMAT: u32 = 2;
 pub struct State {
     pub format: u32,
     pub id: String,
-    /// The spec version of its config.json.
+    /// The spec version that the state complies with (runtime.md#state).
     pub oci_version: String,
     /// Absolute path of the bundle.
     pub bundle: PathBuf,
@@ -478,7 +478,7 @@ impl State {
         Self {
             format: FORMAT,
             id: id.to_owned(),
-            oci_version: plan.oci_version.clone(),
+            oci_version: OCI_VERSION.to_owned(),
             bundle: plan.bundle.clone(),
             rootfs: plan.root.path.clone(),
             created: crate::log::rfc3339(std::time::SystemTime::now()),

@@ -7,12 +7,9 @@ use oci_spec::runtime::{
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
-use crate::plan;
+use crate::plan::{self, OCI_VERSION};
 use crate::security::seccomp::{Action, Arch, Operator};
 use crate::sys::seccomp::knows_flags;
-
-/// The newest runtime-spec whose properties are all understood.
-pub const OCI_VERSION_MAX: &str = "1.3.0";
 
 /// The commit that this binary was built from, if the build said so.
 pub const COMMIT: &str = match option_env!("KELSON_COMMIT") {
@@ -50,7 +47,7 @@ pub fn features() -> Result<String> {
     let mut features = Features::default();
     features
         .set_oci_version_min("1.0.0".into())
-        .set_oci_version_max(OCI_VERSION_MAX.into())
+        .set_oci_version_max(OCI_VERSION.into())
         .set_hooks(Some(texts(HOOKS)))
         .set_mount_options(Some(texts(plan::mount_options())))
         .set_linux(Some(linux()?))
@@ -173,7 +170,7 @@ mod tests {
         let host = plan::Host { rootless: false, last_capability: 40, apparmor: || false, selinux: || false };
         let accepts = |linux: Value| {
             let namespaces = json!([{"type": "mount"}]);
-            let mut config = json!({"ociVersion": OCI_VERSION_MAX, "root": {"path": "/"}, "linux": linux});
+            let mut config = json!({"ociVersion": OCI_VERSION, "root": {"path": "/"}, "linux": linux});
             config["linux"]["namespaces"] = namespaces;
             let text = config.to_string();
             plan::plan(&text, std::path::Path::new("/"), &host, &plan::Overrides::default()).map(drop)

@@ -8,9 +8,9 @@ use std::path::Path;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::{getegid, geteuid};
 
-use super::features::OCI_VERSION_MAX;
 use crate::cli;
 use crate::error::{Context, Error, Result};
+use crate::plan::OCI_VERSION;
 
 /// Writes config.json, or the file that was named, into the bundle.
 ///
@@ -56,7 +56,7 @@ fn config(user: Option<(u32, u32)>, cgroup_v2: bool) -> String {
         }
     };
     TEMPLATE
-        .replace("@VERSION@", OCI_VERSION_MAX)
+        .replace("@VERSION@", OCI_VERSION)
         .replace("@SYS@", sys)
         .replace("@PTS_GROUP@", pts_group)
         .replace("@MAPPINGS_OR_RESOURCES@", &first)

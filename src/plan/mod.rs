@@ -50,7 +50,7 @@ pub struct Overrides {
 /// its property.
 pub fn plan(text: &str, bundle: &Path, host: &Host, overrides: &Overrides) -> Result<Plan> {
     let spec: spec::Config = json::read(text, "config.json")?;
-    let oci_version = oci_version(spec.oci_version)?;
+    check_oci_version(spec.oci_version)?;
     let annotations = annotations(spec.annotations)?;
     let linux = spec.linux.unwrap_or_default();
 
@@ -69,7 +69,6 @@ pub fn plan(text: &str, bundle: &Path, host: &Host, overrides: &Overrides) -> Re
 
     Ok(Plan {
         bundle: bundle.to_path_buf(),
-        oci_version,
         domainname: linux::uts_name(spec.domainname, "domainname", &namespaces)?,
         root,
         mounts,
@@ -116,9 +115,12 @@ pub fn for_exec(text: &str, bundle: &Path, host: &Host) -> Result<ExecPlan> {
     })
 }
 
+/// The newest runtime-spec whose properties are all understood, with which the state complies.
+pub const OCI_VERSION: &str = "1.3.0";
+
 /// Any version of the 1.x series, release candidates of it too: the spec promises compatibility within a major version
 /// (config.md#specification-version).
-fn oci_version(version: Option<Text<'_>>) -> Result<String> {
+fn check_oci_version(version: Option<Text<'_>>) -> Result<()> {
     let property = || "ociVersion".to_string();
     let version = required(&version, property)?;
     let Some(major) = semver_major(version) else {
@@ -127,7 +129,7 @@ fn oci_version(version: Option<Text<'_>>) -> Result<String> {
     if major != "1" {
         return Err(Error::config(property(), format!("version {:?} is not of the supported series 1.x", &**version)));
     }
-    Ok(version.to_string())
+    Ok(())
 }
 
 /// The major number of `MAJOR.MINOR.PATCH[-PRERELEASE][+BUILD]` (SemVer 2.0.0, sections 2, 9 and 10).

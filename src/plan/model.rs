@@ -30,8 +30,6 @@ pub struct Host {
 pub struct Plan {
     /// Absolute path of the bundle.
     pub bundle: PathBuf,
-    /// `ociVersion` as written.
-    pub oci_version: String,
     /// `annotations`, empty if there are none.
     pub annotations: BTreeMap<String, String>,
     pub hostname: Option<CString>,

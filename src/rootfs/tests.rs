@@ -101,7 +101,6 @@ fn plan(mounts: Vec<Mount>) -> Plan {
     let namespaces = Namespaces { mount: Namespace::New, network: Namespace::New, ..Namespaces::default() };
     Plan {
         bundle: "/tmp".into(),
-        oci_version: "1.3.0".into(),
         annotations: Default::default(),
         hostname: None,
         domainname: None,
