@@ -70,7 +70,7 @@ fn start(hook: &Hook) -> Result<Child> {
     // Its own group, so that a timeout ends what it started as well.
     command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     // In the child alone: a signal that came while this process held none back would end it with nothing undone.
-    process::unblock_signals_in(&mut command);
+    process::tie_to_this_process(&mut command);
     Ok(command.spawn()?)
 }
 
@@ -91,7 +91,7 @@ fn attend(child: &mut Child, state: &str, deadline: Option<Instant>, signals: Op
     let pidfd: Option<OwnedFd> = match pidfd {
         Ok(pidfd) => Some(pidfd),
         // Without it the end of standard error stands for the end of the process.
-        Err(Errno::ENOSYS) => None,
+        Err(Errno::ENOSYS | Errno::EPERM) => None,
         Err(errno) => return Err(errno.into()),
     };
     let mut stdin = child.stdin.take();

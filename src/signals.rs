@@ -19,22 +19,29 @@ impl Signals {
     /// SIGINT, SIGTERM, SIGHUP and SIGQUIT: what asks to stop, to be noticed between two steps so that all is undone.
     pub fn hold_terminating() -> Result<Self> {
         let signals = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
-        Self::hold(signals.into_iter().collect())
+        // The others wait too, for a foreground run to pass them on: one that came early would end this process.
+        Self::all().thread_block().doing(|| "block signals")?;
+        Self::watch(&signals.into_iter().collect())
     }
 
     /// All but those that tell of a fault of this program.
     pub fn hold_all() -> Result<Self> {
+        let all = Self::all();
+        all.thread_block().doing(|| "block signals")?;
+        Self::watch(&all)
+    }
+
+    fn all() -> SigSet {
         let mut set = SigSet::all();
         for fault in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGTRAP, Signal::SIGABRT]
         {
             set.remove(fault);
         }
-        Self::hold(set)
+        set
     }
 
-    fn hold(set: SigSet) -> Result<Self> {
-        set.thread_block().doing(|| "block signals")?;
-        let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
+    fn watch(set: &SigSet) -> Result<Self> {
+        let fd = SignalFd::with_flags(set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
         fd.map(Self).doing(|| "make a signal descriptor")
     }
 

@@ -19,7 +19,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +54,9 @@ pub struct State {
     pub annotations: BTreeMap<String, String>,
     /// Create has not come to its end (or never did: it was killed).
     pub creating: bool,
+    /// The process that creates it; 0 when that is done.
+    #[serde(default)]
+    pub maker: i32,
     /// The container's process in the caller's PID namespace; 0 before it is born.
     pub pid: i32,
     /// Field 22 of /proc/PID/stat: tells a process from a later one with the same PID.
@@ -131,82 +136,96 @@ pub struct Locked {
 #[derive(Debug)]
 pub struct Reserved(Option<Locked>);
 
-/// Locks a container's directory (flock(2)): the one that has the name when the lock is held, not one that was removed
-/// meanwhile. Closing the file unlocks it.
-///
-/// # Errors
-/// `ENOENT` if there is none.
-fn lock(dir: &Path) -> Result<File> {
-    let locked = lock_by(dir, |file| file.lock().map(|()| true))?;
-    locked.ok_or_else(|| Errno::EAGAIN.into())
+/// How long a command may hold a container that another one wants as well.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// flock(2) waits without an end, and nothing tells of an unlock.
+pub fn pause_for_lock() {
+    // Interrupted or not: the caller looks again.
+    let _ = poll(&mut [], PollTimeout::from(10u8));
 }
 
-/// [`lock`], or `None` while another process holds it.
-fn try_lock(dir: &Path) -> Result<Option<File>> {
-    lock_by(dir, |file| match file.try_lock() {
-        Ok(()) => Ok(true),
-        Err(fs::TryLockError::WouldBlock) => Ok(false),
-        Err(fs::TryLockError::Error(error)) => Err(error),
-    })
+/// A container's directory, opened: it stays the one that is meant, also when another container has its name by now.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    file: File,
 }
 
-fn lock_by(dir: &Path, take: impl Fn(&File) -> std::io::Result<bool>) -> Result<Option<File>> {
-    loop {
-        let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(dir)?;
-        match take(&file) {
-            Ok(true) => {}
-            Ok(false) => return Ok(None),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error.into()),
-        }
-        let (held, named) = (file.metadata()?, fs::symlink_metadata(dir)?);
-        if (held.dev(), held.ino()) == (named.dev(), named.ino()) {
-            return Ok(Some(file));
+impl Directory {
+    /// # Errors
+    /// A state error "does not exist" if there is no such container.
+    pub fn open(root: &Path, id: &str) -> Result<Self> {
+        check_id(id)?;
+        let path = root.join(id);
+        match fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(&path) {
+            Ok(file) => Ok(Self { path, file }),
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Err(missing(id)),
+            Err(e) => Err(e).doing(|| format!("open {}", path.display())),
         }
     }
-}
 
-/// How long a command that holds a container may take to undo what it did.
-const YIELD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Ends the command that holds the lock of `dir`: a create or start undoes at SIGTERM what it did, and what a killed one
-/// leaves is in the journal. Nothing happens if nobody holds it any more, or somebody out of sight.
-fn end_holder(dir: &Path) -> Result<()> {
-    let Some((pid, pidfd)) = holder(dir)? else { return Ok(()) };
-    for signal in [libc::SIGTERM, libc::SIGKILL] {
-        match process::pidfd_send_signal(pidfd.as_fd(), signal) {
-            Err(Errno::ESRCH) => return Ok(()),
-            sent => sent.doing(|| format!("end process {pid}, which holds {}", dir.display()))?,
+    /// Locks it (flock(2)), if no other command holds it; closing the file unlocks it.
+    ///
+    /// # Errors
+    /// `ENOENT` if it was removed meanwhile.
+    pub fn try_lock(&self) -> Result<bool> {
+        loop {
+            match self.file.try_lock() {
+                Err(fs::TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(fs::TryLockError::Error(e)) => return Err(e).doing(|| format!("lock {}", self.path.display())),
+                Err(fs::TryLockError::WouldBlock) => return self.check_named().map(|()| false),
+                Ok(()) => return self.check_named().map(|()| true),
+            }
         }
-        if wait_readable(pidfd.as_fd(), Instant::now() + YIELD_TIMEOUT)? {
+    }
+
+    fn check_named(&self) -> Result<()> {
+        let named = fs::symlink_metadata(&self.path)?;
+        let own = self.file.metadata()?;
+        if (own.dev(), own.ino()) == (named.dev(), named.ino()) { Ok(()) } else { Err(Errno::ENOENT.into()) }
+    }
+
+    /// The record in it; `None` if there is none, or only a part of the first one.
+    pub fn load(&self) -> Result<Option<State>> {
+        match read(Path::new(&short(&self.file, "."))) {
+            Err(e) if e.errno() == Some(Errno::ENOENT) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// Sends `signal` to process `maker` of the record, if it holds the lock and so is the create or run that is under way.
+    pub fn signal_maker(&self, maker: i32, signal: i32) -> Result<()> {
+        let pidfd = match process::pidfd_open(Pid::from_raw(maker)) {
+            Ok(pidfd) => Some(pidfd),
+            // Hidden by a filter.
+            Err(Errno::ENOSYS | Errno::EPERM) => None,
+            Err(_) => return Ok(()),
+        };
+        let inode = self.file.metadata()?.ino();
+        let locks = fs::read_to_string("/proc/locks").doing(|| "read /proc/locks")?;
+        // Asked when the descriptor is open: a later process with the same PID does not hold this directory.
+        if !locks.lines().any(|line| holder_of(line, inode) == Some(maker)) {
             return Ok(());
         }
-    }
-    Err(Error::other(format!("process {pid} holds {} and does not end", dir.display())))
-}
-
-/// The process that holds the lock of `dir`, from /proc/locks (proc_locks(5)).
-fn holder(dir: &Path) -> Result<Option<(i32, OwnedFd)>> {
-    let wanted = fs::metadata(dir)?;
-    let is_it = |path: PathBuf| fs::metadata(path).is_ok_and(|at| (at.dev(), at.ino()) == (wanted.dev(), wanted.ino()));
-    let text = fs::read_to_string("/proc/locks").doing(|| "read /proc/locks")?;
-    for pid in text.lines().filter_map(|line| flock_holder(line, wanted.ino())) {
-        let Ok(pidfd) = process::pidfd_open(Pid::from_raw(pid)) else { continue };
-        // Not a later process with the same PID: that one does not have the directory open.
-        let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        if open.map(|entry| entry.path()).any(is_it) {
-            return Ok(Some((pid, pidfd)));
+        let target = Target { pid: Pid::from_raw(maker), pidfd };
+        match target.send(signal) {
+            Err(Errno::ESRCH) => Ok(()),
+            sent => sent.doing(|| format!("end process {maker}, which creates the container")),
         }
     }
-    Ok(None)
+
+    fn into_locked(self) -> Locked {
+        Locked { dir: self.path, lock: self.file }
+    }
 }
 
-/// The PID in a line of /proc/locks, if that is a flock(2) on inode `inode` that is held and not waited for. The device is not
-/// compared: some file systems show another one to stat(2).
-fn flock_holder(line: &str, inode: u64) -> Option<i32> {
+/// The PID in a line of /proc/locks (proc_locks(5)), if that is an exclusive flock(2) on inode `inode` that is held and not
+/// waited for. The device is not compared: some file systems show another one to stat(2).
+fn holder_of(line: &str, inode: u64) -> Option<i32> {
     let mut fields = line.split_ascii_whitespace().skip(1);
-    let (kind, pid, file) = (fields.next()?, fields.nth(2)?, fields.next()?);
-    let is_it = kind == "FLOCK" && file.rsplit(':').next()?.parse() == Ok(inode);
+    let (kind, _, how, pid, file) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+    let is_it = kind == "FLOCK" && how == "WRITE" && file.rsplit(':').next()?.parse() == Ok(inode);
     pid.parse().ok().filter(|pid| is_it && *pid > 0)
 }
 
@@ -246,18 +265,24 @@ pub fn reserve(root: &Path, id: &str) -> Result<Reserved> {
             }
             other => other.doing(|| format!("make the state directory {}", dir.display()))?,
         }
-        match lock(&dir) {
+        let locked = Directory::open(root, id).and_then(|directory| Ok((directory.try_lock()?, directory)));
+        let directory = match locked {
+            Ok((true, directory)) => directory,
+            // Another create, which came first, or what the next line says.
+            Ok((false, _)) => return Err(in_use()),
             // A `delete --force` took it for what a killed create had left: there is nothing of it, so once more.
-            Err(error) if error.errno() == Some(Errno::ENOENT) => {}
+            Err(e) if e.kind() == Kind::State || e.errno() == Some(Errno::ENOENT) => continue,
             Err(error) => {
                 // Only while it is empty, and so nobody's.
                 let _ = fs::remove_dir(&dir);
-                return Err(error).doing(|| format!("lock {}", dir.display()));
+                return Err(error);
             }
-            // Deleted, and made again by another create, which came first.
-            Ok(_) if dir.join("state.json").exists() => return Err(in_use()),
-            Ok(lock) => return Ok(Reserved(Some(Locked { dir, lock }))),
+        };
+        // Deleted, and made again by another create, which came first.
+        if dir.join("state.json").exists() {
+            return Err(in_use());
         }
+        return Ok(Reserved(Some(directory.into_locked())));
     }
 }
 
@@ -275,6 +300,10 @@ impl Reserved {
 impl Drop for Reserved {
     fn drop(&mut self) {
         if let Some(locked) = self.0.take() {
+            if locked.load().is_ok_and(|state| state.is_some_and(|state| state.leaves_something())) {
+                // What could not be undone: the next command on the id finds it here.
+                return;
+            }
             // Nobody is left to tell; what stays is found and removed by `delete`.
             let _ = locked.remove();
         }
@@ -282,42 +311,36 @@ impl Drop for Reserved {
 }
 
 impl Locked {
-    /// Waits for whoever changes the container, then holds it.
+    /// Holds the container, which another command may do for a moment.
     ///
     /// # Errors
-    /// A state error "does not exist" if there is no such container, and one if it is being created: that may take as long
-    /// as a hook takes.
+    /// A state error "does not exist" if there is no such container, and one if it is being created, or held for longer: hooks
+    /// take their time.
     pub fn open(root: &Path, id: &str) -> Result<Self> {
-        Self::open_by(root, id, |dir| match try_lock(dir)? {
-            None if read(dir).is_ok_and(|state| state.creating) => {
-                Err(Error::state(format!("container {id:?} is being created"))
-                    .hint(format!("kelson delete --force {id}")))
+        let directory = Directory::open(root, id)?;
+        let begin = Instant::now();
+        loop {
+            match directory.try_lock() {
+                Ok(true) => return Ok(directory.into_locked()),
+                Ok(false) => {}
+                Err(e) if e.errno() == Some(Errno::ENOENT) => return Err(missing(id)),
+                Err(e) => return Err(e),
             }
-            None => lock(dir),
-            Some(lock) => Ok(lock),
-        })
-    }
-
-    /// Ends whoever changes the container, then holds it.
-    ///
-    /// # Errors
-    /// A state error "does not exist" if there is no such container.
-    pub fn take(root: &Path, id: &str) -> Result<Self> {
-        Self::open_by(root, id, |dir| match try_lock(dir)? {
-            None => end_holder(dir).and_then(|()| lock(dir)),
-            Some(lock) => Ok(lock),
-        })
-    }
-
-    fn open_by(root: &Path, id: &str, lock: impl FnOnce(&Path) -> Result<File>) -> Result<Self> {
-        check_id(id)?;
-        let dir = root.join(id);
-        match lock(&dir) {
-            Ok(lock) => Ok(Self { dir, lock }),
-            Err(e) if e.errno() == Some(Errno::ENOENT) => Err(missing(id)),
-            Err(e) if e.kind() == Kind::State => Err(e),
-            Err(e) => Err(e).doing(|| format!("lock {}", dir.display())),
+            // Who asks for the status of a create that was killed holds it, too, for an instant.
+            let is_created = begin.elapsed() > PATIENCE / 20 && directory.load()?.is_some_and(|state| state.creating);
+            if is_created || begin.elapsed() > PATIENCE {
+                let what = if is_created { "is being created" } else { "is held by another command" };
+                return Err(
+                    Error::state(format!("container {id:?} {what}")).hint(format!("kelson delete --force {id}"))
+                );
+            }
+            pause_for_lock();
         }
+    }
+
+    /// For who locked the directory.
+    pub fn of(directory: Directory) -> Self {
+        directory.into_locked()
     }
 
     pub fn dir(&self) -> &Path {
@@ -361,8 +384,22 @@ impl Locked {
     }
 
     /// Connects to a created container that waits.
+    ///
+    /// # Errors
+    /// `EAGAIN` if it takes no connection for too long: it is stopped by a signal, or frozen.
     pub fn connect(&self) -> Result<UnixStream> {
-        Ok(UnixStream::connect(short(&self.lock, "start"))?)
+        let begin = Instant::now();
+        loop {
+            match connect_at_once(&short(&self.lock, "start")) {
+                Err(Errno::EAGAIN) if begin.elapsed() < PATIENCE => pause_for_lock(),
+                other => return Ok(UnixStream::from(other?)),
+            }
+        }
+    }
+
+    /// A path of at most 108 bytes (unix(7)) to the socket `name` in the directory; it lasts as long as this does.
+    pub fn socket_path(&self, name: &str) -> String {
+        short(&self.lock, name)
     }
 
     /// From here on the container counts as started.
@@ -414,6 +451,15 @@ pub fn write_atomically(path: &Path, tag: &str, mode: u32, contents: &[u8]) -> R
         let _ = fs::remove_file(&temporary);
     }
     written.doing(doing)
+}
+
+/// connect(2) that does not wait for room in the listener's queue; the socket waits afterwards.
+fn connect_at_once(path: &str) -> nix::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    fcntl(&socket, FcntlArg::F_SETFL(OFlag::empty()))?;
+    Ok(socket)
 }
 
 fn missing(id: &str) -> Error {
@@ -485,6 +531,7 @@ impl State {
             owner: nix::unistd::geteuid().as_raw(),
             annotations: plan.annotations.clone(),
             creating: true,
+            maker: std::process::id() as i32,
             pid: 0,
             start_time: 0,
             pidfd_inode: None,
@@ -502,6 +549,22 @@ impl State {
     /// The container's process, which the Kelson that created it runs, says when it comes to execve(2).
     pub fn tells_of_execve(&self) -> bool {
         self.format >= 2
+    }
+
+    /// Create has come to its end.
+    pub fn end_creating(&mut self) {
+        (self.creating, self.maker) = (false, 0);
+    }
+
+    /// Both are of the same container, and not of a later one with the same id.
+    pub fn is_same(&self, other: &State) -> bool {
+        let what = |state: &State| (state.pid, state.start_time, state.pidfd_inode);
+        what(self) == what(other) && self.created == other.created
+    }
+
+    /// Something is there that `delete` would have to take away.
+    fn leaves_something(&self) -> bool {
+        self.is_alive() || self.cgroup.is_there()
     }
 
     fn to_json(&self) -> Result<Vec<u8>> {
@@ -531,8 +594,14 @@ impl State {
         if self.pid <= 0 {
             return false;
         }
-        let is_same = |(time, alive)| alive && time == self.start_time;
-        stat(Pid::from_raw(self.pid)).is_some_and(is_same) && self.has_same_inode()
+        let pid = Pid::from_raw(self.pid);
+        match stat(pid) {
+            Some((time, _)) if time != self.start_time => false,
+            Some((_, true)) => self.has_same_inode(),
+            // Its main thread ended; others may go on.
+            Some((_, false)) => self.has_same_inode() && has_threads(pid),
+            None => false,
+        }
     }
 
     /// The process with the PID is no later one that was started in the same tick.
@@ -582,8 +651,9 @@ impl State {
             return false;
         }
         let Ok(dir) = File::open(&dir) else { return false };
-        // A connection without a word is no start: the container's process goes on waiting.
-        UnixStream::connect(short(&dir, "start")).is_ok()
+        // A connection without a word is no start: the container's process goes on waiting. So many may have asked before that
+        // there is no room for one more: somebody listens all the same.
+        matches!(connect_at_once(&short(&dir, "start")), Ok(_) | Err(Errno::EAGAIN))
     }
 
     /// What the specification calls the state of a container (runtime.md#state), as JSON.
@@ -641,13 +711,16 @@ impl Target {
 
     /// Sends `signal`, 0 to 64; `ESRCH` if the process has ended.
     pub fn signal(&self, signal: i32) -> Result<()> {
-        let sent = match &self.pidfd {
-            Some(pidfd) => process::pidfd_send_signal(pidfd.as_fd(), signal),
-            None => process::kill(self.pid, signal),
-        };
-        match sent {
+        match self.send(signal) {
             Err(Errno::ESRCH) => Err(Error::from(Errno::ESRCH).hint("container not running")),
             other => other.doing(|| format!("send signal {signal} to process {}", self.pid)),
+        }
+    }
+
+    fn send(&self, signal: i32) -> nix::Result<()> {
+        match &self.pidfd {
+            Some(pidfd) => process::pidfd_send_signal(pidfd.as_fd(), signal),
+            None => process::kill(self.pid, signal),
         }
     }
 
@@ -680,6 +753,12 @@ const END_TIMEOUT: Duration = Duration::from_secs(30);
 fn is_locked(dir: &Path) -> bool {
     let Ok(file) = File::open(dir) else { return false };
     matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
+}
+
+/// A process whose main thread is a zombie has others: a pidfd tells the end of them all.
+fn has_threads(pid: Pid) -> bool {
+    let Ok(pidfd) = process::pidfd_open(pid) else { return false };
+    matches!(wait_readable(pidfd.as_fd(), Instant::now()), Ok(false))
 }
 
 /// Start time of a process (clock ticks since boot), and whether it still runs; `None` if there is none.
@@ -731,9 +810,10 @@ mod tests {
             ("1: -> FLOCK  ADVISORY  WRITE 4711 fe:00:42 0 EOF", None),
             ("2: POSIX  ADVISORY  WRITE 4711 fe:00:42 0 EOF", None),
             ("3: FLOCK  ADVISORY  WRITE 0 fe:00:42 0 EOF", None),
-            ("4: LEASE  ACTIVE    READ  4711 fe:00:42 0 EOF", None),
+            ("4: FLOCK  ADVISORY  READ  4711 fe:00:42 0 EOF", None),
+            ("5: LEASE  ACTIVE    READ  4711 fe:00:42 0 EOF", None),
         ] {
-            assert_eq!(flock_holder(line, 42), holder, "{line}");
+            assert_eq!(holder_of(line, 42), holder, "{line}");
         }
     }
 

@@ -89,6 +89,10 @@ pub struct Relay {
     master: OwnedFd,
     /// What the caller typed and the pty did not take yet.
     pending: Vec<u8>,
+    /// Where output goes, opened anew so that it does not wait; `None` for what cannot be: a file or a socket.
+    out: Option<OwnedFd>,
+    /// What the container wrote and the caller did not take yet: one chunk at most, and no more is read meanwhile.
+    unprinted: Vec<u8>,
     stdin_open: bool,
     /// Some process has the other end open, or will.
     is_open: bool,
@@ -106,7 +110,8 @@ impl Relay {
             termios::cfmakeraw(&mut raw);
             termios::tcsetattr(stdin, SetArg::TCSANOW, &raw).doing(|| "set up the caller's terminal")?;
         }
-        Ok(Self { master, pending: vec![], stdin_open: true, is_open: true, saved })
+        let (out, unprinted) = (reopen_output(), vec![]);
+        Ok(Self { master, pending: vec![], out, unprinted, stdin_open: true, is_open: true, saved })
     }
 
     pub fn master(&self) -> BorrowedFd<'_> {
@@ -162,13 +167,19 @@ impl Relay {
         }
     }
 
-    /// Prints some of what the container wrote, and gives whether there was any: a container that never stops writing must not
-    /// keep its signals from it.
+    /// Reads some of what the container wrote, if all before it is printed, and prints what the caller takes at once. Gives
+    /// whether there was any.
+    ///
+    /// A container that never stops writing, or a reader that stops reading, must not keep its signals from it.
     pub fn copy_output(&mut self) -> bool {
+        if self.has_unprinted() {
+            return false;
+        }
         let mut chunk = [0; 16384];
         match nix::unistd::read(&self.master, &mut chunk) {
             Ok(length) if length > 0 => {
-                write_all(standard_stream(1), &chunk[..length]);
+                self.unprinted.extend_from_slice(&chunk[..length]);
+                self.print();
                 true
             }
             Err(Errno::EINTR) => true,
@@ -180,6 +191,35 @@ impl Relay {
             }
         }
     }
+
+    /// The caller has still to take what the container wrote.
+    pub fn has_unprinted(&self) -> bool {
+        !self.unprinted.is_empty()
+    }
+
+    /// What is waited for while there is something to print.
+    pub fn output(&self) -> BorrowedFd<'_> {
+        self.out.as_ref().map_or(standard_stream(1), |out| out.as_fd())
+    }
+
+    /// Prints what the caller takes now.
+    pub fn print(&mut self) {
+        match nix::unistd::write(self.output(), &self.unprinted) {
+            Ok(length) => drop(self.unprinted.drain(..length)),
+            Err(Errno::EINTR | Errno::EAGAIN) => {}
+            // Nobody reads any more.
+            Err(_) => self.unprinted.clear(),
+        }
+    }
+}
+
+/// Standard output with an open file description of its own, so that O_NONBLOCK is nobody else's; a file's would have another
+/// offset.
+fn reopen_output() -> Option<OwnedFd> {
+    let kind = nix::sys::stat::fstat(standard_stream(1)).ok()?.st_mode & libc::S_IFMT;
+    let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let can_be = kind == libc::S_IFIFO || kind == libc::S_IFCHR;
+    can_be.then(|| nix::fcntl::open("/proc/self/fd/1", flags, nix::sys::stat::Mode::empty()).ok()).flatten()
 }
 
 impl Drop for Relay {
@@ -187,22 +227,6 @@ impl Drop for Relay {
         if let Some(saved) = &self.saved {
             // The caller's terminal may be gone with the caller.
             let _ = termios::tcsetattr(standard_stream(0), SetArg::TCSANOW, saved);
-        }
-    }
-}
-
-/// Writes all of `bytes`, or gives up when nobody reads any more.
-fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) {
-    while !bytes.is_empty() {
-        match nix::unistd::write(fd, bytes) {
-            Ok(length) => bytes = &bytes[length..],
-            Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => {
-                let mut polled = [nix::poll::PollFd::new(fd, nix::poll::PollFlags::POLLOUT)];
-                // Interrupted or not, the write says what is the matter.
-                let _ = nix::poll::poll(&mut polled, nix::poll::PollTimeout::NONE);
-            }
-            Err(_) => return,
         }
     }
 }

@@ -257,9 +257,12 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        if !self.is_kept
-            && let Err(error) = self.record.remove()
-        {
+        if self.is_kept {
+            return;
+        }
+        // Create found it unused: all that is in it came from there, as what a hook left in a shared PID namespace.
+        let killed = if self.record.ready { self.record.signal_all(libc::SIGKILL) } else { Ok(()) };
+        if let Err(error) = killed.and_then(|()| self.record.remove()) {
             log::warn!("{error}");
         }
     }
@@ -407,6 +410,11 @@ impl Record {
     /// The container has cgroups of its own.
     pub fn has_cgroup(&self) -> bool {
         !self.places.is_empty()
+    }
+
+    /// One of the cgroups that create made is there.
+    pub fn is_there(&self) -> bool {
+        self.places.values().any(|place| self.made.contains(&place.path) && place.path.exists())
     }
 
     /// The container's cgroup in the v1 hierarchy of `controller`.

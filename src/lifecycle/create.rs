@@ -31,16 +31,20 @@ enum Until {
     Told,
 }
 
-/// A container whose process has done everything but execve: dropping it undoes all.
+/// A container that is being made: dropping it undoes all, in the order of the fields.
 struct Made {
+    net_devices: Option<MovedDevices>,
     child: Child,
     host_mount: Option<HostMount>,
-    net_devices: Option<MovedDevices>,
     cgroup: Cgroup,
     reserved: Reserved,
     state: State,
     /// Master of the container's pty, if no console socket took it.
     console: Option<OwnedFd>,
+    /// Hooks that act on the host have run, which only poststop hooks undo.
+    hooks_begun: bool,
+    /// Written, and to be removed if the container is not made.
+    pid_file: Option<PathBuf>,
 }
 
 /// The root of a container without a mount namespace, which is mounted on the host: dropping it takes the mount away.
@@ -71,10 +75,13 @@ pub fn create(runtime: &Runtime, options: &cli::Create) -> Result<()> {
     let plan = load(runtime, options, &[])?;
     check_terminal(&plan, options, false)?;
     let made = make(runtime, options, plan, Until::Started, preserved, &signals)?;
-    signals.check()?;
-    made.child.answer(Answer::Commit)?;
-    made.keep();
-    Ok(())
+    match signals.check().and_then(|()| made.child.answer(Answer::Commit)) {
+        Ok(()) => {
+            made.keep();
+            Ok(())
+        }
+        Err(error) => Err(made.undo(error, &signals)),
+    }
 }
 
 /// Creates and starts the container; in the foreground waits for its end and gives its exit code.
@@ -94,22 +101,14 @@ pub fn run(runtime: &Runtime, options: &cli::Run) -> Result<u8> {
         crate::sys::process::set_child_subreaper().doing(|| "become a subreaper")?;
     }
     let made = make(runtime, create, plan, Until::Told, preserved, &signals)?;
-    signals.check()?;
-    let notify = match made.reserved.locked() {
-        Some(locked) => listen::NotifySocket::bind_in(locked.dir())?,
-        None => None,
+    let notify = match made.start(&signals) {
+        Ok(notify) => notify,
+        Err(error) => return Err(made.undo(error, &signals)),
     };
-    made.child.answer(Answer::Start)?;
-    if let Err(error) = made.child.wait_for_execve(&signals) {
-        let state = made.state.clone();
-        drop(made);
-        hooks::run_all(&state.poststop, &state.to_oci(Status::Stopped)?, None);
-        return Err(error);
-    }
     let (pid, pidfd, console, state) = made.keep();
     if let Err(error) = hooks::run(&state.poststart, &state.to_oci(Status::Running)?, Some(&signals)) {
         // runtime.md#lifecycle: stop, destroy, poststop.
-        delete::destroy(runtime, &create.id)?;
+        delete::destroy(runtime, &state)?;
         return Err(error);
     }
     if options.detach {
@@ -120,8 +119,11 @@ pub fn run(runtime: &Runtime, options: &cli::Run) -> Result<u8> {
     }
     let code = foreground::attend(pid, pidfd, console, notify);
     // One that cannot be attended any more is nobody's to end but this process's.
-    if !options.keep || code.is_err() {
-        delete::destroy(runtime, &create.id)?;
+    if (!options.keep || code.is_err())
+        && let Err(error) = delete::destroy(runtime, &state)
+    {
+        // The program's own exit code is what was asked for.
+        log::warn!("{error}");
     }
     code
 }
@@ -253,68 +255,103 @@ fn make(
     if let (Some(socket), Some(pidfd)) = (&options.pidfd_socket, child.pidfd()) {
         terminal::send_fd(socket, pidfd, b"pidfd").doing(|| format!("send a pidfd to {}", socket.display()))?;
     }
-    let mut console = None;
-    let mut hooks_begun = false;
-    let mut net_devices = None;
-    let served = child.serve(signals, |child, ask, mut fds| match ask {
-        Ask::MapIds => {
-            parent::map_ids(child.pid(), &plan.id_maps, runtime.rootless)?;
-            child.give_mounts(&id_mapped_mounts(plan, child.pid())?)
-        }
-        Ask::RunHostHooks => {
-            hooks_begun = true;
-            net_devices = move_net_devices(plan, child.pid())?;
-            // prestart hooks are older than the status "creating", and look for "created".
-            hooks::run(&plan.hooks.prestart, &state.to_oci(Status::Created)?, Some(signals))?;
-            hooks::run(&plan.hooks.create_runtime, &state.to_oci(Status::Creating)?, Some(signals))?;
-            child.answer(Answer::Done)
-        }
-        Ask::SetRlimits => {
-            parent::set_rlimits(child.pid(), plan.process.as_ref().map_or(&[], |process| &process.rlimits))?;
-            child.answer(Answer::Done)
-        }
-        Ask::Console => {
-            let master = fds.pop().ok_or_else(|| Error::other("a terminal was announced and did not come"))?;
-            match &options.console_socket {
-                Some(socket) => terminal::send_master(socket, master.as_fd())?,
-                None => {
-                    terminal::clear_onlcr(master.as_fd())?;
-                    console = Some(master);
-                }
-            }
-            Ok(())
-        }
-        Ask::Listener(number) => {
-            listen::send_seccomp_listener(plan.seccomp.as_ref(), &state, Status::Creating, child, number)?;
-            child.answer(Answer::Done)
-        }
-        other => Err(Error::other(format!("the container process asked for {other:?}"))),
-    });
-    if let Err(error) = served {
-        // The cgroup is new, and nothing but this process was in it.
-        let killed = || cgroup.record().killed_for_memory().filter(|_| error.property().is_none());
-        let error = killed().unwrap_or(error);
-        // runtime.md#lifecycle: a failing hook is followed by the undoing of create, then by poststop hooks.
-        drop(net_devices);
-        drop(child);
-        drop(host_mount);
-        drop(cgroup);
-        drop(reserved);
-        if hooks_begun || error.property().is_some_and(|property| property.starts_with("hooks.")) {
-            hooks::run_all(&plan.hooks.poststop, &state.to_oci(Status::Stopped)?, None);
-        }
-        return Err(error);
+    let mut made = Made {
+        net_devices: None,
+        child,
+        host_mount,
+        cgroup,
+        reserved,
+        state,
+        console: None,
+        hooks_begun: false,
+        pid_file: None,
+    };
+    match made.set_up(runtime, options, plan, signals) {
+        Ok(()) => Ok(made),
+        Err(error) => Err(made.undo(error, signals)),
     }
-    state.creating = false;
-    let locked = reserved.locked().ok_or_else(|| Error::state("the state directory is gone"))?;
-    locked.save(&state)?;
-    if let Some(path) = &options.pid_file {
-        write_pid_file(path, child.pid())?;
-    }
-    Ok(Made { child, host_mount, net_devices, cgroup, reserved, state, console })
 }
 
 impl Made {
+    /// Does what its process asks for, until that is ready to execute.
+    fn set_up(&mut self, runtime: &Runtime, options: &cli::Create, plan: &Plan, signals: &Signals) -> Result<()> {
+        let Self { child, net_devices, state, console, hooks_begun, .. } = self;
+        child.serve(signals, |child, ask, mut fds| match ask {
+            Ask::MapIds => {
+                parent::map_ids(child.pid(), &plan.id_maps, runtime.rootless)?;
+                child.give_mounts(&id_mapped_mounts(plan, child.pid())?)
+            }
+            Ask::RunHostHooks => {
+                *hooks_begun = true;
+                *net_devices = move_net_devices(plan, child.pid())?;
+                // prestart hooks are older than the status "creating", and look for "created".
+                hooks::run(&plan.hooks.prestart, &state.to_oci(Status::Created)?, Some(signals))?;
+                hooks::run(&plan.hooks.create_runtime, &state.to_oci(Status::Creating)?, Some(signals))?;
+                child.answer(Answer::Done)
+            }
+            Ask::SetRlimits => {
+                parent::set_rlimits(child.pid(), plan.process.as_ref().map_or(&[], |process| &process.rlimits))?;
+                child.answer(Answer::Done)
+            }
+            Ask::Console => {
+                let master = fds.pop().ok_or_else(|| Error::other("a terminal was announced and did not come"))?;
+                match &options.console_socket {
+                    Some(socket) => terminal::send_master(socket, master.as_fd())?,
+                    None => {
+                        terminal::clear_onlcr(master.as_fd())?;
+                        *console = Some(master);
+                    }
+                }
+                Ok(())
+            }
+            Ask::Listener(number) => {
+                listen::send_seccomp_listener(plan.seccomp.as_ref(), state, Status::Creating, child, number)?;
+                child.answer(Answer::Done)
+            }
+            other => Err(Error::other(format!("the container process asked for {other:?}"))),
+        })?;
+        self.state.end_creating();
+        let locked = self.reserved.locked().ok_or_else(|| Error::state("the state directory is gone"))?;
+        locked.save(&self.state)?;
+        if let Some(path) = &options.pid_file {
+            write_pid_file(path, self.child.pid())?;
+            self.pid_file = Some(path.clone());
+        }
+        Ok(())
+    }
+
+    /// Lets the program of `run` be executed, and waits for that.
+    fn start(&self, signals: &Signals) -> Result<Option<listen::NotifySocket>> {
+        signals.check()?;
+        let notify = match self.reserved.locked() {
+            Some(locked) => listen::NotifySocket::bind_in(locked)?,
+            None => None,
+        };
+        self.child.answer(Answer::Start)?;
+        self.child.wait_for_execve(signals)?;
+        Ok(notify)
+    }
+
+    /// Undoes all, then runs the poststop hooks (runtime.md#lifecycle); gives the error that says most.
+    fn undo(self, error: Error, signals: &Signals) -> Error {
+        // Nothing but this process was in the cgroup.
+        let killed = self.cgroup.record().killed_for_memory().filter(|_| error.property().is_none());
+        let is_hooks_failure = error.property().is_some_and(|property| property.starts_with("hooks."));
+        let (needs_poststop, state) = (self.hooks_begun || is_hooks_failure, self.state.clone());
+        if let Some(path) = &self.pid_file {
+            // Whoever reads it would take the container for made.
+            let _ = std::fs::remove_file(path);
+        }
+        drop(self);
+        if needs_poststop {
+            match state.to_oci(Status::Stopped) {
+                Ok(text) => hooks::run_all(&state.poststop, &text, Some(signals)),
+                Err(error) => log::warn!("{error}"),
+            }
+        }
+        killed.unwrap_or(error)
+    }
+
     /// The container stays.
     fn keep(self) -> (Pid, Option<OwnedFd>, Option<OwnedFd>, State) {
         let (pid, pidfd) = self.child.keep();

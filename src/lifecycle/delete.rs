@@ -1,12 +1,22 @@
 //! [parent] delete: ends what still runs where that is asked for, then removes all that create made.
 
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::libc::{SIGKILL, SIGTERM};
+
 use super::Runtime;
 use crate::cli;
 use crate::error::{Error, Kind, Result};
 use crate::hooks;
 use crate::rootfs;
 use crate::signals::Signals;
-use crate::state::{Locked, State, Status};
+use crate::state::{self, Directory, Locked, State, Status};
+
+/// How long create may take to undo what it did, after SIGTERM.
+const UNDO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long another command may hold a container after everything was done to end that.
+const TAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Deletes a stopped or created container; a running one only with `--force`.
 pub fn delete(runtime: &Runtime, options: &cli::Delete) -> Result<()> {
@@ -16,17 +26,10 @@ pub fn delete(runtime: &Runtime, options: &cli::Delete) -> Result<()> {
     one(runtime, &options.id, options.force)
 }
 
-/// Deletes whatever there is of container `id`, running or not.
-pub fn destroy(runtime: &Runtime, id: &str) -> Result<()> {
-    one(runtime, id, true)
-}
-
 fn one(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
-    // Half a deletion would lose the poststop hooks: it is finished, whoever wants to end it.
-    let signals = Signals::hold_terminating()?;
     let locked = match force {
         false => Locked::open(&runtime.root, id)?,
-        true => match Locked::take(&runtime.root, id) {
+        true => match take(runtime, id) {
             // As runc and crun: what is not there need not be deleted.
             Err(error) if error.kind() == Kind::State => return Ok(()),
             other => other?,
@@ -45,13 +48,70 @@ fn one(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
         return Err(Error::state(format!("cannot delete container {id:?} that is not stopped: {}", status.word()))
             .hint("stop it first, or delete --force"));
     }
-    end(&state)?;
+    remove(locked, &state)
+}
+
+/// Deletes the container that `own` describes, running or not, unless somebody else did or does.
+pub fn destroy(runtime: &Runtime, own: &State) -> Result<()> {
+    let locked = match Locked::open(&runtime.root, &own.id) {
+        Err(error) if error.kind() == Kind::State => return Ok(()),
+        other => other?,
+    };
+    match locked.load()? {
+        // By now the id may be another container's.
+        Some(state) if state.is_same(own) => remove(locked, &state),
+        _ => Ok(()),
+    }
+}
+
+/// Holds container `id`, whoever else works on it: a create is told to undo what it did, whoever waits for the container's
+/// process sees its end. Other deletions are left to finish: what is waited for is the lock.
+fn take(runtime: &Runtime, id: &str) -> Result<Locked> {
+    let directory = Directory::open(&runtime.root, id)?;
+    let begin = Instant::now();
+    let mut told: Option<Instant> = None;
+    loop {
+        match directory.try_lock() {
+            Ok(true) => return Ok(Locked::of(directory)),
+            Ok(false) => {}
+            // Undone by its maker, or deleted; a later one with the name is not the one that was asked for.
+            Err(e) if e.errno() == Some(Errno::ENOENT) => {
+                return Err(Error::state(format!("container {id:?} does not exist any more")));
+            }
+            Err(e) => return Err(e),
+        }
+        match directory.load()? {
+            Some(state) if state.creating => match told {
+                None => {
+                    directory.signal_maker(state.maker, SIGTERM)?;
+                    told = Some(Instant::now());
+                }
+                Some(told) if told.elapsed() > UNDO_TIMEOUT => directory.signal_maker(state.maker, SIGKILL)?,
+                Some(_) => {}
+            },
+            Some(state) => end(&state)?,
+            // A create in its first moment.
+            None => {}
+        }
+        if begin.elapsed() > TAKE_TIMEOUT {
+            return Err(Error::other(format!("another command holds container {id:?}"))
+                .hint("/proc/locks tells which process: end it"));
+        }
+        state::pause_for_lock();
+    }
+}
+
+/// Ends the container and removes all that create made; the rest of the poststop hooks runs when it is gone.
+fn remove(locked: Locked, state: &State) -> Result<()> {
+    // Half a deletion would lose the poststop hooks: it is finished, whoever wants to end it.
+    let signals = Signals::hold_terminating()?;
+    end(state)?;
     if let Some(before) = state.host_mount {
         rootfs::take_away(&state.rootfs, before)?;
     }
     state.cgroup.remove()?;
     locked.remove()?;
-    // What came meanwhile came from a delete --force that wanted what is done now.
+    // What came meanwhile wanted an end of what is done now.
     while signals.next()?.is_some() {}
     hooks::run_all(&state.poststop, &state.to_oci(Status::Stopped)?, Some(&signals));
     Ok(())
@@ -60,7 +120,11 @@ fn one(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
 /// Ends every process of the container and waits for the first one's end.
 fn end(state: &State) -> Result<()> {
     if let Ok(target) = state.open_process() {
-        target.signal(nix::libc::SIGKILL)?;
+        match target.signal(SIGKILL) {
+            // It has just ended.
+            Err(error) if error.errno() == Some(Errno::ESRCH) => {}
+            other => other?,
+        }
         if state.cgroup.is_frozen()? {
             // A frozen cgroup v1 delivers nothing, not even this.
             state.cgroup.thaw()?;
@@ -68,12 +132,12 @@ fn end(state: &State) -> Result<()> {
         if state.has_own_pid_namespace() {
             return target.wait_end();
         }
-        state.cgroup.signal_all(nix::libc::SIGKILL)?;
+        state.cgroup.signal_all(SIGKILL)?;
         return target.wait_end();
     }
     // The first process is gone; in a shared PID namespace others of the cgroup live on.
     if !state.has_own_pid_namespace() || state.creating {
-        state.cgroup.signal_all(nix::libc::SIGKILL)?;
+        state.cgroup.signal_all(SIGKILL)?;
     }
     Ok(())
 }

@@ -24,8 +24,7 @@ pub fn attend(pid: Pid, pidfd: Option<OwnedFd>, console: Option<OwnedFd>, notify
         // Before the first wait too: a SIGCHLD that came before signals were held is lost.
         if let Some(code) = reap_all(pid)? {
             if let Some(relay) = &mut relay {
-                // What the container wrote last is still in the pty.
-                while relay.copy_output() {}
+                print_rest(relay, &signals)?;
             }
             return Ok(code);
         }
@@ -55,12 +54,16 @@ fn wait(signals: &Signals, relay: Option<&mut Relay>, notify: Option<&NotifySock
         polled.len() - 1
     };
     let notify_at = notify.map(|notify| at(notify.as_fd(), PollFlags::POLLIN));
-    let mut master_at = None;
+    let (mut master_at, mut output_at) = (None, None);
     let mut stdin_at = None;
     if let Some(relay) = &relay {
-        if relay.is_open() {
-            let out = if relay.has_pending() { PollFlags::POLLOUT } else { PollFlags::empty() };
-            master_at = Some(at(relay.master(), PollFlags::POLLIN | out));
+        let out = if relay.has_pending() { PollFlags::POLLOUT } else { PollFlags::empty() };
+        let wanted = if relay.has_unprinted() { out } else { out | PollFlags::POLLIN };
+        if relay.is_open() && !wanted.is_empty() {
+            master_at = Some(at(relay.master(), wanted));
+        }
+        if relay.has_unprinted() {
+            output_at = Some(at(relay.output(), PollFlags::POLLOUT));
         }
         if relay.wants_input() {
             stdin_at = Some(at(standard_stream(0), PollFlags::POLLIN));
@@ -72,17 +75,49 @@ fn wait(signals: &Signals, relay: Option<&mut Relay>, notify: Option<&NotifySock
     };
     let is_ready = |at: Option<usize>| at.is_some_and(|at| polled[at].any() == Some(true));
     let (notify_ready, master_ready, stdin_ready) = (is_ready(notify_at), is_ready(master_at), is_ready(stdin_at));
+    let output_ready = is_ready(output_at);
     drop(polled);
     if notify_ready && let Some(notify) = notify {
         notify.forward(pid)?;
     }
     if let Some(relay) = relay {
+        if output_ready {
+            relay.print();
+        }
         if master_ready {
             relay.write_pending();
             relay.copy_output();
         }
         if stdin_ready {
             relay.read_input();
+        }
+    }
+    Ok(())
+}
+
+/// The most that a pty holds, and what comes while it is read; whoever outlives the container may write for ever.
+const MOST_CHUNKS: usize = 64;
+
+/// Prints what the container wrote last, which is still in the pty; a terminating signal ends the wait for a reader.
+fn print_rest(relay: &mut Relay, signals: &Signals) -> Result<()> {
+    for chunk in 0..=MOST_CHUNKS {
+        while relay.has_unprinted() {
+            let mut polled =
+                [PollFd::new(relay.output(), PollFlags::POLLOUT), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut polled, PollTimeout::NONE) {
+                Err(Errno::EINTR) => continue,
+                other => other.doing(|| "wait for the reader of the output")?,
+            };
+            let is_signalled = polled[1].any() == Some(true);
+            if is_signalled
+                && matches!(signals.next()?, Some(libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT))
+            {
+                return Ok(());
+            }
+            relay.print();
+        }
+        if chunk == MOST_CHUNKS || !relay.copy_output() {
+            break;
         }
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! [parent] What is passed between the caller's sockets and the container: LISTEN_FDS, NOTIFY_SOCKET, seccomp listeners.
 
+use std::cell::Cell;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -8,14 +9,18 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::Pid;
 
 use crate::error::{Context, Error, Result};
-use crate::plan::{Mount, MountAttributes, MountKind, Plan, Process, Propagation, PropagationKind, Seccomp};
+use crate::plan::{
+    FlagChange, Mount, MountAttributes, MountKind, Plan, Process, Propagation, PropagationKind, Seccomp,
+};
 use crate::sandbox::parent::Child;
 use crate::sandbox::process::set_default_env;
 use crate::signals::Signals;
-use crate::state::{State, Status};
+use crate::state::{Locked, State, Status};
+use crate::sys::mount::attr;
 use crate::sys::{fd, process};
 
 /// How many descriptors from 3 on the caller passes by sd_listen_fds(3).
@@ -70,7 +75,11 @@ pub fn add_notify_mount(plan: &mut Plan, state_dir: &Path) -> Result<()> {
         index: plan.mounts.len(),
         destination: "/run/notify".into(),
         kind: MountKind::Bind { source, recursive: false },
-        attributes: MountAttributes::default(),
+        // As runc: the directory is the host's, and the socket in it can be written to all the same.
+        attributes: MountAttributes {
+            top: FlagChange { set: attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC, clear: 0 },
+            ..MountAttributes::default()
+        },
         superblock: Default::default(),
         propagation: vec![Propagation { kind: PropagationKind::Private, recursive: false }],
         copy_up: false,
@@ -83,21 +92,43 @@ pub fn add_notify_mount(plan: &mut Plan, state_dir: &Path) -> Result<()> {
 pub struct NotifySocket {
     own: UnixDatagram,
     host: PathBuf,
+    /// The caller's socket was found to be gone: once is enough to say so.
+    is_lost: Cell<bool>,
+}
+
+/// What a container may tell the caller's manager of itself (sd_notify(3)): nothing that makes the manager act on other
+/// processes, on descriptors, or on who may notify.
+const PASSED_ON: [&str; 10] = [
+    "READY=1",
+    "RELOADING=1",
+    "STOPPING=1",
+    "WATCHDOG=1",
+    "STATUS=",
+    "ERRNO=",
+    "BUSERROR=",
+    "EXIT_STATUS=",
+    "MONOTONIC_USEC=",
+    "EXTEND_TIMEOUT_USEC=",
+];
+
+fn is_passed_on(line: &str) -> bool {
+    PASSED_ON.iter().any(|key| if key.ends_with('=') { line.starts_with(key) } else { line == *key })
 }
 
 impl NotifySocket {
-    /// For the container whose state is in `state_dir`; `None` if the caller has no notify socket.
-    pub fn bind_in(state_dir: &Path) -> Result<Option<Self>> {
-        let (Some(host), dir) = (host_notify_socket(), state_dir.join("notify")) else { return Ok(None) };
-        if !dir.exists() {
+    /// For the container that is held; `None` if the caller has no notify socket.
+    pub fn bind_in(locked: &Locked) -> Result<Option<Self>> {
+        let Some(host) = host_notify_socket() else { return Ok(None) };
+        if !locked.dir().join("notify").exists() {
             return Ok(None);
         }
-        let path = dir.join("notify.sock");
-        let own = UnixDatagram::bind(&path).doing(|| format!("make {}", path.display()))?;
-        // Whatever user the container runs as may write to it.
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
+        // Whatever user the container runs as may write to it; by the umask, for a path could lead elsewhere by then.
+        let of_caller = umask(Mode::empty());
+        let own = UnixDatagram::bind(locked.socket_path("notify/notify.sock"));
+        umask(of_caller);
+        let own = own.doing(|| format!("make the notify socket in {}", locked.dir().display()))?;
         own.set_nonblocking(true)?;
-        Ok(Some(Self { own, host }))
+        Ok(Some(Self { own, host, is_lost: Cell::new(false) }))
     }
 
     /// Passes on what came; the container's main process is named as the caller knows it.
@@ -110,13 +141,15 @@ impl NotifySocket {
                 other => other.doing(|| "read a notification of the container")?,
             };
             let text = String::from_utf8_lossy(&packet[..length]);
-            // A PID of the container's means nothing to the caller.
-            let kept: Vec<&str> = text.lines().filter(|line| !line.starts_with("MAINPID=")).collect();
+            let kept: Vec<&str> = text.lines().filter(|line| is_passed_on(line)).collect();
             if kept.contains(&"READY=1") {
                 is_ready = true;
-                self.send(&format!("MAINPID={pid}"))?;
+                // A PID of the container's would mean nothing to the caller.
+                self.pass_on(&format!("MAINPID={pid}"));
             }
-            self.send(&kept.join("\n"))?;
+            if !kept.is_empty() {
+                self.pass_on(&kept.join("\n"));
+            }
         }
     }
 
@@ -150,6 +183,15 @@ impl NotifySocket {
             if self.forward(pid)? || has_ended {
                 return Ok(());
             }
+        }
+    }
+
+    /// A container does not depend on its caller's manager, which may start again.
+    fn pass_on(&self, text: &str) {
+        if let Err(error) = self.send(text)
+            && !self.is_lost.replace(true)
+        {
+            log::warn!("{error}");
         }
     }
 
@@ -209,4 +251,24 @@ fn process_state(state: &State, status: Status, pid: Pid, metadata: Option<&str>
         object.insert("metadata".into(), metadata.into());
     }
     Ok(outer.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_tells_of_itself_only() {
+        for (line, passes) in [
+            ("READY=1", true),
+            ("STATUS=nearly there", true),
+            ("MAINPID=1", false),
+            ("WATCHDOG=trigger", false),
+            ("FDSTORE=1", false),
+            ("NOTIFYACCESS=all", false),
+            ("X_STATUS=1", false),
+        ] {
+            assert_eq!(is_passed_on(line), passes, "{line}");
+        }
+    }
 }

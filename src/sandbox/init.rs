@@ -2,11 +2,13 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
@@ -355,18 +357,18 @@ impl<'c> Init<'_, 'c> {
                     return Err(Error::other("a container without a start socket was told to wait on it"));
                 };
                 let listener = UnixListener::from(listener);
-                let mut starter = wait_for_start(&listener)?;
-                let Err(error) = self.execute(Some(&mut starter));
+                let starter = wait_for_start(&listener)?;
+                let Err(error) = self.execute(Some(&starter));
                 let error = if self.is_filtered { common::behind_filter(error) } else { error };
                 // Whoever called start may be gone by now.
-                let _ = starter.write_all(&error.encode());
+                let _ = nix::unistd::write(&starter, &error.encode());
                 process::exit_now(1)
             }
             Answer::Done => Err(Error::other("the parent answered Done where Commit or Start is due")),
         }
     }
 
-    fn execute(&mut self, starter: Option<&mut UnixStream>) -> Result<Infallible> {
+    fn execute(&mut self, starter: Option<&UnixStream>) -> Result<Infallible> {
         self.run_hooks(&self.setup.plan.hooks.start_container, Status::Created)?;
         let (Some(process), Some(program)) = (&self.process, &self.program) else {
             return Err(Error::config("process", "there is nothing to start"));
@@ -375,7 +377,7 @@ impl<'c> Init<'_, 'c> {
         // Whoever waits for execve tells by it from the end of this process.
         match starter {
             // One that is gone has nobody to tell.
-            Some(starter) => drop(starter.write_all(&[message::EXECUTING])),
+            Some(starter) => drop(nix::unistd::write(starter, &[message::EXECUTING])),
             None => self.parent.tell(&Ask::Executing)?,
         }
         let filter = self.setup.plan.seccomp.as_ref();
@@ -390,13 +392,36 @@ fn not_mounted() -> Error {
     Error::other("the root file system is not mounted yet")
 }
 
-/// Waits for a connection that says something: a question for the status connects and says nothing.
+/// Most connections that may say nothing, at one time.
+const MOST_SILENT: usize = 16;
+
+/// Waits for a connection that says something: a question for the status connects and says nothing, and may be stopped before
+/// it goes.
 fn wait_for_start(listener: &UnixListener) -> Result<UnixStream> {
+    let mut silent: Vec<UnixStream> = vec![];
     loop {
-        let (mut stream, _) = listener.accept().doing(|| "wait for start")?;
-        let mut word = [0];
-        if matches!(stream.read(&mut word), Ok(1)) {
-            return Ok(stream);
+        let mut polled: Vec<PollFd<'_>> = vec![PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+        polled.extend(silent.iter().map(|stream| PollFd::new(stream.as_fd(), PollFlags::POLLIN)));
+        match poll(&mut polled, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            other => other.doing(|| "wait for start")?,
+        };
+        let mut ready = polled.iter().map(|fd| fd.any() == Some(true)).collect::<Vec<_>>().into_iter();
+        if ready.next() == Some(true) {
+            let (stream, _) = listener.accept().doing(|| "wait for start")?;
+            silent.push(stream);
+        }
+        let mut at = 0;
+        for is_ready in ready {
+            let mut word = [0];
+            match is_ready.then(|| silent[at].read(&mut word)) {
+                Some(Ok(1)) => return Ok(silent.swap_remove(at)),
+                Some(_) => drop(silent.remove(at)),
+                None => at += 1,
+            }
+        }
+        if silent.len() > MOST_SILENT {
+            silent.remove(0);
         }
     }
 }

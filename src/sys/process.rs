@@ -295,13 +295,22 @@ fn set_action(signal: c_int, action: libc::sighandler_t) -> nix::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), old, 8usize) }).map(drop)
 }
 
-/// Lets the program that `command` starts have no signal blocked, whatever this process holds back.
-pub fn unblock_signals_in(command: &mut std::process::Command) {
+/// Lets the program that `command` starts have no signal blocked, whatever this process holds back, and be killed when this
+/// process dies: nobody would wait for it any more.
+pub fn tie_to_this_process(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;
-    let unblock = || nix::sys::signal::SigSet::empty().thread_set_mask().map_err(std::io::Error::from);
-    // SAFETY: between fork and execve the closure makes one system call, which is async-signal-safe, and touches no memory
-    // but its own stack.
-    unsafe { command.pre_exec(unblock) };
+    let parent = nix::unistd::getpid();
+    let prepare = move || {
+        set_parent_death_signal(libc::SIGKILL)?;
+        if nix::unistd::getppid() != parent {
+            // It died before that was asked for.
+            return Err(Errno::ESRCH.into());
+        }
+        nix::sys::signal::SigSet::empty().thread_set_mask().map_err(std::io::Error::from)
+    };
+    // SAFETY: between fork and execve the closure makes three system calls, which are async-signal-safe, and touches no
+    // memory but its own stack and the PID that it owns.
+    unsafe { command.pre_exec(prepare) };
 }
 
 /// Sets limits of another process (prlimit(2)); `resource` is an RLIMIT_* number.
