@@ -25,6 +25,7 @@ pub fn act(words: &[&str]) -> Result<Value, String> {
     match words {
         ["exe-overwrite"] => Ok(exe_overwrite()),
         ["spy", secret] => Ok(spy(secret)),
+        ["lift", path] => Ok(lift(path)),
         other => Err(format!("unknown attack {other:?}")),
     }
 }
@@ -74,6 +75,14 @@ fn make_writable(handle: &File, exe: &File) {
 fn overwrite(fd: i32) -> bool {
     let path = format!("/proc/self/fd/{fd}");
     OpenOptions::new().write(true).open(path).and_then(|mut f| f.write_all(b"#!/bin/owned\n")).is_ok()
+}
+
+/// Takes all restrictions off the mount at `path`, and the mount at `sub` below it away.
+fn lift(path: &str) -> Value {
+    let errno = |result: nix::Result<()>| result.err().map_or(0, |e| e as i32);
+    let none = None::<&str>;
+    let remounted = mount(none, path, none, MsFlags::MS_REMOUNT | MsFlags::MS_BIND, none);
+    json!({"remount": errno(remounted), "umount": errno(nix::mount::umount(&*format!("{path}/sub")))})
 }
 
 /// Watches processes come into the container and looks for the host's files through their descriptors, root and cwd.

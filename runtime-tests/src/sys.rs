@@ -144,6 +144,11 @@ pub fn no_newer_syscalls() -> Vec<(u16, u8, u8, u32)> {
         libc::SYS_close_range,
         libc::SYS_pidfd_open,
     ];
+    hide_calls(&calls, libc::ENOSYS)
+}
+
+/// A filter that answers `errno` to `calls`.
+pub fn hide_calls(calls: &[i64], errno: i32) -> Vec<(u16, u8, u8, u32)> {
     let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     let jump_equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     let answer = (libc::BPF_RET | libc::BPF_K) as u16;
@@ -152,7 +157,7 @@ pub fn no_newer_syscalls() -> Vec<(u16, u8, u8, u32)> {
         program.push((jump_equal, (calls.len() - index) as u8, 0, *call as u32));
     }
     program.push((answer, 0, 0, libc::SECCOMP_RET_ALLOW));
-    program.push((answer, 0, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32));
+    program.push((answer, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32));
     program
 }
 

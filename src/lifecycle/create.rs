@@ -14,7 +14,7 @@ use crate::error::{Context, Error, Result};
 use crate::hooks;
 use crate::plan::{self, Overrides, Plan};
 use crate::rootfs::{self, CgroupView, Hierarchy};
-use crate::sandbox::message::{Answer, Ask};
+use crate::sandbox::message::{self, Answer, Ask};
 use crate::sandbox::network::{self, MovedDevices};
 use crate::sandbox::parent::{self, Child};
 use crate::sandbox::{init, stage};
@@ -239,6 +239,7 @@ fn make(
         crate::sys::process::set_dumpable(false).doing(|| "become undumpable")?;
     }
     let mut child = parent::spawn(&mut setup)?;
+    let awaited = setup.prepared.awaited().to_vec();
     drop(setup);
     child.wait_for_birth(signals)?;
     cgroup.close_to_newcomers(&plan.resources)?;
@@ -266,20 +267,31 @@ fn make(
         hooks_begun: false,
         pid_file: None,
     };
-    match made.set_up(runtime, options, plan, signals) {
+    match made.set_up(runtime, options, plan, &awaited, signals) {
         Ok(()) => Ok(made),
         Err(error) => Err(made.undo(error, signals)),
     }
 }
 
 impl Made {
-    /// Does what its process asks for, until that is ready to execute.
-    fn set_up(&mut self, runtime: &Runtime, options: &cli::Create, plan: &Plan, signals: &Signals) -> Result<()> {
+    /// Does what its process asks for, until that is ready to execute; `awaited` are the mounts whose sources it waits for.
+    fn set_up(
+        &mut self,
+        runtime: &Runtime,
+        options: &cli::Create,
+        plan: &Plan,
+        awaited: &[usize],
+        signals: &Signals,
+    ) -> Result<()> {
         let Self { child, net_devices, state, console, hooks_begun, .. } = self;
         child.serve(signals, |child, ask, mut fds| match ask {
             Ask::MapIds => {
                 parent::map_ids(child.pid(), &plan.id_maps, runtime.rootless)?;
-                child.give_mounts(&id_mapped_mounts(plan, child.pid())?)
+                child.give_mounts(&mount_sources(plan, awaited, child.pid())?)
+            }
+            Ask::Sources(left) => {
+                let from = awaited.len().saturating_sub(usize::try_from(left).unwrap_or(0));
+                child.give_mounts(&mount_sources(plan, &awaited[from..], child.pid())?)
             }
             Ask::RunHostHooks => {
                 *hooks_begun = true;
@@ -388,14 +400,14 @@ fn view_of_cgroups(record: &cgroup::Record) -> Result<CgroupView> {
     Ok(CgroupView { v2: record.version() == cgroup::resources::Version::V2, hierarchies: hierarchies.collect() })
 }
 
-/// Sources of idmapped mounts that follow the container's own user namespace, which exists now.
-fn id_mapped_mounts(plan: &Plan, pid: Pid) -> Result<Vec<OwnedFd>> {
-    if plan.mounts.iter().all(|mount| mount.id_map.is_none()) {
+/// Sources of the mounts `awaited`, as many as fit into a message: they need namespaces of the container, which exist now.
+fn mount_sources(plan: &Plan, awaited: &[usize], pid: Pid) -> Result<Vec<OwnedFd>> {
+    if awaited.is_empty() {
         return Ok(vec![]);
     }
     let path = format!("/proc/{pid}/ns/user");
     let user_ns = std::fs::File::open(&path).doing(|| format!("open {path}"))?;
-    rootfs::prepare_id_mapped(plan, user_ns.as_fd())
+    rootfs::prepare_late(plan, &awaited[..awaited.len().min(message::MAX_FDS)], pid, user_ns.as_fd())
 }
 
 /// Writes a PID file; its reader sees all of it or nothing.

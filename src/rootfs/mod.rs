@@ -4,7 +4,8 @@
 //! everything with the last process. The order, as init's list calls it:
 //!
 //! ```text
-//! [parent] prepare            overlay and sources that need the host's privilege, detached
+//! [parent] prepare            the overlay, where it needs the host's privilege, detached
+//! [parent] prepare_late       sources that need it, once the container's mount namespace is there
 //! set_propagation             nothing that is mounted from here on reaches the host
 //! RootFs::mount_root          bind or overlay, over the rootfs directory
 //! mount_all                   mounts[] in order
@@ -28,6 +29,7 @@ mod remount;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod visit;
 
 use std::cell::{OnceCell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -39,12 +41,12 @@ use nix::mount::{MntFlags, MsFlags};
 use nix::sys::stat::Mode;
 
 pub use cgroup::{CgroupView, Hierarchy};
-pub use prepare::{Prepared, prepare, prepare_id_mapped};
+pub use prepare::{Prepared, prepare, prepare_late};
 
 use crate::error::{Context, Error, Result};
 use crate::plan::{Plan, Propagation, PropagationKind};
 use crate::sys::fd::close_later;
-use crate::sys::mount::{self, MountAttr, Reach};
+use crate::sys::mount::{self, Reach};
 use procfs::Proc;
 use tree::{Change, FdNames, Place, Tree};
 
@@ -317,10 +319,4 @@ fn make_parent_private(fd: &OwnedFd) -> Result<()> {
     }
     let change = Change { propagation: &[PRIVATE], ..Change::default() };
     tree::change_attached(directory.as_fd(), change, FdNames::HostProc)
-}
-
-/// Makes a detached tree private, with all below it.
-fn make_private(tree: BorrowedFd<'_>) -> nix::Result<()> {
-    let change = MountAttr { propagation: MsFlags::MS_PRIVATE.bits(), ..MountAttr::default() };
-    mount::set_attributes(tree, Reach::Recursive, &change)
 }

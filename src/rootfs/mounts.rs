@@ -62,10 +62,16 @@ impl RootFs<'_> {
     fn bind(&self, mount: &Mount, source: &Path, recursive: bool, prepared: &Prepared) -> Result<()> {
         let reach = if recursive { Reach::Recursive } else { Reach::Top };
         let tree = match prepared.source(mount.index) {
-            Some(tree) => Tree::Detached(tree.try_clone()?),
-            None => Tree::bind(source, reach).map_err(|errno| source_error(errno, reach))?,
+            Some(tree) if mount.id_map.is_some() => {
+                // A slave of the host's mount, whatever the container's other mounts are.
+                let change = Change { attributes: mount.attributes, propagation: propagation_of(mount) };
+                let tree = Tree::Detached(tree.try_clone_to_owned()?);
+                return self.attach_changed(mount, tree, change).map(close_later);
+            }
+            Some(source) => Tree::bind_of(source, reach),
+            None => Tree::bind(source, reach),
         };
-        self.attach_bind(mount, tree)
+        self.attach_bind(mount, tree.map_err(|errno| source_error(errno, reach))?)
     }
 
     pub(super) fn attach_bind(&self, mount: &Mount, tree: Tree) -> Result<()> {
@@ -125,13 +131,12 @@ impl RootFs<'_> {
 
     /// What the options say about the mount, with the default propagation (private).
     pub(super) fn change<'m>(&self, mount: &'m Mount) -> Change<'m> {
-        let asked = mount.propagation.as_slice();
         let is_private = base_propagation(self.plan).kind == PropagationKind::Private;
-        let propagation = match asked {
-            [] if !is_private => const { &[PRIVATE_TREE] },
+        let propagation = match mount.propagation.as_slice() {
+            [] if is_private => &[],
             // The tree it was copied from is private already.
             [Propagation { kind: PropagationKind::Private, .. }, rest @ ..] if is_private => rest,
-            asked => asked,
+            _ => propagation_of(mount),
         };
         Change { attributes: mount.attributes, propagation }
     }
@@ -323,6 +328,11 @@ impl RootFs<'_> {
             Err(errno) => Err(errno.into()),
         }
     }
+}
+
+/// What the options say about a tree that may be anything yet: private is the default.
+fn propagation_of(mount: &Mount) -> &[Propagation] {
+    if mount.propagation.is_empty() { const { &[PRIVATE_TREE] } } else { &mount.propagation }
 }
 
 fn is_root_of_proc(tree: &Tree, info: Option<FileInfo>) -> Result<bool> {

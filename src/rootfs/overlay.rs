@@ -11,12 +11,13 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::mount::MsFlags;
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
 use nix::unistd::{Gid, Uid, fchownat};
 
 use super::cgroup::is_initial_user_ns;
 use super::tree::{Change, FdNames, NewFs, Place, Tree, c_string};
+use super::visit::WayBack;
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::{Overlay, Plan};
 use crate::sys::mount::{self, FsContext, Reach};
@@ -77,17 +78,13 @@ pub(super) fn build_detached(plan: &Plan, overlay: &Overlay) -> Result<OwnedFd> 
 
 /// [`build`] with a mount namespace that lives only as long as this call.
 pub(super) fn build_in_passing_namespace(plan: &Plan, overlay: &Overlay) -> Result<OwnedFd> {
-    let open = |path: &str, flags| openat(AT_FDCWD, path, flags | OFlag::O_CLOEXEC, Mode::empty());
-    let own_ns = open("/proc/thread-self/ns/mnt", OFlag::O_RDONLY)?;
-    let directory = open(".", OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+    let back = WayBack::remember()?;
     unshare(CloneFlags::CLONE_NEWNS)?;
     let none = None::<&str>;
     let built = nix::mount::mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none)
         .map_err(Error::from)
         .and_then(|()| build(plan, overlay, Some(&plan.root.path)));
-    setns(&own_ns, CloneFlags::CLONE_NEWNS)?;
-    // setns made the namespace's root the current directory.
-    nix::unistd::fchdir(&directory)?;
+    back.go()?;
     match built? {
         Tree::Detached(overlay) => Ok(overlay),
         Tree::BindByPath { .. } | Tree::NewByPath(_) => {

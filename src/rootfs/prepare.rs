@@ -1,9 +1,11 @@
-//! [parent] What has to be made with the host's privilege: detached mounts that the child attaches.
+//! [parent] What has to be made with the host's privilege, and the child attaches.
 //!
-//! A tree that the parent copies carries none of the locks that the child's own copy of the mount tree has, so only
-//! what the child cannot make is made here: id-mapped sources, sources that its user namespace may not reach, and the
-//! overlay of a container in a user namespace. All are private before they are attached: nothing mounted below them
-//! reaches the host.
+//! Only what the child cannot make is made here: id-mapped sources, sources that its user namespace may not reach, and
+//! the overlay of a container in a user namespace.
+//!
+//! A copy of the parent's own mounts has none of the locks that the child's copies of them have: what the host mounted
+//! read-only or nosuid, and what it covered by another mount, the container could change. So for a container with a user
+//! namespace sources are opened among the mounts of the child, as soon as it has them, with the parent's rights over files.
 
 use std::fmt::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -11,22 +13,24 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::mount::MsFlags;
 use nix::sys::stat::Mode;
-use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use nix::unistd::{Gid, Pid, Uid, getgroups, setfsgid, setfsuid, setgroups};
 
 use super::cgroup::is_initial_user_ns;
-use super::{make_private, overlay};
+use super::visit::in_mount_namespace_of;
+use super::{overlay, path};
 use crate::error::{Context, Error, Kind, Result};
-use crate::plan::{IdMapping, Mount, MountIdMap, MountKind, Plan};
+use crate::plan::{IdMapping, Mount, MountIdMap, MountKind, Plan, PropagationKind};
 use crate::sys::mount::{self, MountAttr, Reach, attr};
 
-/// Detached mounts for the child; plain descriptors, close-on-exec, that it inherits or receives.
+/// What the child attaches; plain descriptors, close-on-exec, that it inherits or receives.
 #[derive(Debug, Default)]
 pub struct Prepared {
     pub(super) overlay: Option<OwnedFd>,
-    /// Sources of bind mounts, with the `index` of their mount.
+    /// Sources of bind mounts, with the `index` of their mount: a detached tree where it is id-mapped, else opened (O_PATH).
     sources: Vec<(usize, OwnedFd)>,
-    /// `index` of the mounts that [`prepare_id_mapped`] makes, in its order.
+    /// `index` of the mounts that [`prepare_late`] has not opened yet, in order.
     awaited: Vec<usize>,
 }
 
@@ -36,24 +40,24 @@ impl Prepared {
         self.overlay.iter().chain(self.sources.iter().map(|(_, source)| source)).map(|fd| fd.as_fd())
     }
 
-    /// [init] Takes what [`prepare_id_mapped`] made and the parent sent.
-    pub fn take_id_mapped(&mut self, mounts: Vec<OwnedFd>) {
-        self.sources.extend(self.awaited.drain(..).zip(mounts));
+    /// Of which mounts the sources are still to be opened, by [`prepare_late`].
+    pub fn awaited(&self) -> &[usize] {
+        &self.awaited
     }
 
-    pub(super) fn source(&self, index: usize) -> Option<&OwnedFd> {
-        self.sources.iter().find(|(of, _)| *of == index).map(|(_, source)| source)
+    /// [init] Takes the next of what [`prepare_late`] opened and the parent sent.
+    pub fn take(&mut self, sources: Vec<OwnedFd>) {
+        let count = sources.len().min(self.awaited.len());
+        self.sources.extend(self.awaited.drain(..count).zip(sources));
     }
-}
 
-/// The mounts that show their source through the container's own id maps.
-fn mapped_as_container(plan: &Plan) -> impl Iterator<Item = (&Mount, &MountIdMap)> {
-    let mapped = plan.mounts.iter().filter_map(|mount| Some((mount, mount.id_map.as_ref()?)));
-    mapped.filter(|(_, id_map)| id_map.maps.is_none())
+    pub(super) fn source(&self, index: usize) -> Option<BorrowedFd<'_>> {
+        self.sources.iter().find(|(of, _)| *of == index).map(|(_, source)| source.as_fd())
+    }
 }
 
 /// Makes what the child cannot. `joined_user_ns` is the user namespace that the container joins, if it does; what needs
-/// a new one is left to [`prepare_id_mapped`].
+/// the container's namespaces is left to [`prepare_late`].
 ///
 /// Must be called by a single thread. Nothing is mounted anywhere: dropping the result undoes it.
 pub fn prepare(plan: &Plan, joined_user_ns: Option<BorrowedFd<'_>>) -> Result<Prepared> {
@@ -65,32 +69,46 @@ pub fn prepare(plan: &Plan, joined_user_ns: Option<BorrowedFd<'_>>) -> Result<Pr
         prepared.overlay =
             Some(overlay::build_detached(plan, overlay).map_err(super::name_layer_loop).doing(|| "make the overlay")?);
     }
+    // A mount namespace that is not new is not the parent's to look around in.
+    let has_late = has_user_ns && plan.namespaces.mount.is_new();
+    let unreachable = if is_privileged && has_late { unreachable(plan) } else { vec![] };
     for mount in &plan.mounts {
-        let MountKind::Bind { source, recursive } = &mount.kind else { continue };
-        let tree = match &mount.id_map {
-            Some(MountIdMap { maps: None, .. }) if plan.namespaces.user.is_new() => {
-                prepared.awaited.push(mount.index);
-                None
+        match &mount.id_map {
+            Some(id_map) => {
+                refuse_to_send(plan, mount)?;
+                match has_late || (id_map.maps.is_none() && plan.namespaces.user.is_new()) {
+                    true => prepared.awaited.push(mount.index),
+                    false => {
+                        let tree = explained(id_mapped(mount, id_map, None, joined_user_ns), mount)?;
+                        prepared.sources.push((mount.index, tree));
+                    }
+                }
             }
-            Some(id_map) => Some(id_mapped(mount, id_map, joined_user_ns)),
-            None if is_privileged && !is_reachable(plan, source) => Some(copied(source, *recursive)),
-            None => None,
-        };
-        if let Some(tree) = tree {
-            prepared.sources.push((mount.index, explained(tree, mount)?));
+            None if unreachable.contains(&mount.index) => prepared.awaited.push(mount.index),
+            None => {}
         }
     }
     Ok(prepared)
 }
 
-/// Makes the sources that are shown through the container's id maps, which exist only now; for
-/// [`Prepared::take_id_mapped`], in this order.
-pub fn prepare_id_mapped(plan: &Plan, user_ns: BorrowedFd<'_>) -> Result<Vec<OwnedFd>> {
-    let made = |(mount, id_map)| explained(id_mapped(mount, id_map, Some(user_ns)), mount);
-    mapped_as_container(plan).map(made).collect()
+/// Opens the sources of the mounts `indices`, part of [`Prepared::awaited`], for process `pid`, which has the container's
+/// namespaces and none of its mounts yet; for [`Prepared::take`], in this order.
+///
+/// Must be called by a single thread.
+pub fn prepare_late(plan: &Plan, indices: &[usize], pid: Pid, user_ns: BorrowedFd<'_>) -> Result<Vec<OwnedFd>> {
+    let mounts = plan.mounts.iter().filter(|mount| indices.contains(&mount.index));
+    let opened = |mount: &Mount| match &mount.id_map {
+        Some(id_map) => id_mapped(mount, id_map, plan.namespaces.mount.is_new().then_some(pid), Some(user_ns)),
+        None => opened_for(mount, pid),
+    };
+    mounts.map(|mount| explained(opened(mount), mount)).collect()
 }
 
 fn explained(tree: Result<OwnedFd>, mount: &Mount) -> Result<OwnedFd> {
+    let tree = match tree {
+        Err(e) if e.errno() == Some(Errno::ENOENT) => Err(e.hint("the source does not exist")),
+        tree => tree,
+    };
     tree.doing(|| format!("open the mount source for {}", mount.destination.display()))
         .property(|| format!("mounts[{}]", mount.index))
 }
@@ -99,22 +117,41 @@ fn is_bind(mount: &Mount) -> bool {
     matches!(mount.kind, MountKind::Bind { .. })
 }
 
-fn reach(recursive: bool) -> Reach {
-    if recursive { Reach::Recursive } else { Reach::Top }
+/// An id-mapped tree receives what the host mounts below it, but is no peer of the host's mount, to which it could send.
+fn refuse_to_send(plan: &Plan, mount: &Mount) -> Result<()> {
+    let root_sends = plan.root.propagation.is_some_and(|root| root.kind == PropagationKind::Shared);
+    if root_sends && mount.propagation.iter().any(|asked| asked.kind == PropagationKind::Shared) {
+        let property = format!("mounts[{}].options", mount.index);
+        return Err(Error::config(property, "an id-mapped mount cannot share what is mounted below it with the host")
+            .hint("with rslave it receives what the host mounts there"));
+    }
+    Ok(())
 }
 
-fn copied(source: &Path, recursive: bool) -> Result<OwnedFd> {
-    let tree = mount::clone_tree(AT_FDCWD, source, reach(recursive))?;
-    make_private(tree.as_fd())?;
-    Ok(tree)
+/// The source of `mount` as process `pid` has it mounted. Its locks and its propagation are those of any other source.
+fn opened_for(mount: &Mount, pid: Pid) -> Result<OwnedFd> {
+    let MountKind::Bind { source, .. } = &mount.kind else {
+        return Err(Error::other("only bind mounts have a source to open"));
+    };
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let root = openat(AT_FDCWD, format!("/proc/{pid}/root").as_str(), flags | OFlag::O_DIRECTORY, Mode::empty())?;
+    match path::open_below(root.as_fd(), source, OFlag::O_PATH) {
+        // A link of procfs that is no path: /proc/PID/ns/net leads to a file that is on no mount of any namespace.
+        Err(Errno::ELOOP) => Ok(openat(AT_FDCWD, source, flags, Mode::empty())?),
+        opened => Ok(opened?),
+    }
 }
 
-fn id_mapped(mount: &Mount, id_map: &MountIdMap, container_user_ns: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+/// A detached copy of the source, with other ids; of the mounts of process `pid`, else of this process's own.
+fn id_mapped(
+    mount: &Mount,
+    id_map: &MountIdMap,
+    pid: Option<Pid>,
+    container_user_ns: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd> {
     let MountKind::Bind { source, recursive } = &mount.kind else {
         return Err(Error::other("only bind mounts can be id-mapped"));
     };
-    let tree = mount::clone_tree(AT_FDCWD, source, reach(*recursive)).map_err(unsupported)?;
-    make_private(tree.as_fd()).map_err(unsupported)?;
     let own;
     let user_ns = match (&id_map.maps, container_user_ns) {
         (Some(maps), _) => {
@@ -124,23 +161,42 @@ fn id_mapped(mount: &Mount, id_map: &MountIdMap, container_user_ns: Option<Borro
         (None, Some(user_ns)) => user_ns,
         (None, None) => return Err(Error::other("no ids to map with: the container has no user namespace")),
     };
-    let reach = reach(id_map.recursive);
+    let copy = || mount::clone_tree(AT_FDCWD, source, reach(*recursive));
+    let tree = match pid.map(|pid| in_mount_namespace_of(pid, copy)) {
+        Some(Err(e)) if e.errno() == Some(Errno::EINVAL) && !recursive => {
+            // `bind` leaves out mounts below it, which the child's mounts do not allow: it uncovers what those cover.
+            copy().map_err(Error::from)
+        }
+        Some(copied) => copied,
+        None => copy().map_err(Error::from),
+    };
+    let tree = tree.map_err(refused)?;
+    // It receives what the host mounts below it, if the child leaves it so; what is mounted on it reaches nobody.
+    let slave = MountAttr { propagation: MsFlags::MS_SLAVE.bits(), ..MountAttr::default() };
+    mount::set_attributes(tree.as_fd(), Reach::Recursive, &slave).map_err(|errno| refused(errno.into()))?;
     let user_ns = u64::try_from(user_ns.as_raw_fd()).map_err(|_| Errno::EBADF)?;
     let change = MountAttr { set: attr::IDMAP, user_ns, ..MountAttr::default() };
-    mount::set_attributes(tree.as_fd(), reach, &change).map_err(|errno| match errno {
+    mount::set_attributes(tree.as_fd(), reach(id_map.recursive), &change).map_err(|errno| match errno {
         Errno::EINVAL => Error::from(errno).hint("its file system does not support id-mapped mounts"),
-        Errno::EPERM => Error::from(errno)
-            .hint("an id-mapped mount needs privilege over its file system, and must not be id-mapped already"),
-        errno => unsupported(errno),
+        errno => refused(errno.into()),
     })?;
     Ok(tree)
 }
 
-fn unsupported(errno: Errno) -> Error {
-    match errno {
-        Errno::ENOSYS => Error::new(Kind::System(errno), "id-mapped mounts need mount_setattr(2) and open_tree(2)")
-            .hint("Linux 5.12 or newer, and a seccomp filter of the outer container that allows them"),
-        errno => errno.into(),
+fn reach(recursive: bool) -> Reach {
+    if recursive { Reach::Recursive } else { Reach::Top }
+}
+
+fn refused(error: Error) -> Error {
+    match error.errno() {
+        Some(Errno::ENOSYS) => {
+            Error::new(Kind::System(Errno::ENOSYS), "id-mapped mounts need mount_setattr(2) and open_tree(2)")
+                .hint("Linux 5.12 or newer, and a seccomp filter of the outer container that allows them")
+        }
+        Some(Errno::EPERM) => {
+            error.hint("an id-mapped mount needs privilege over its file system, and must not be id-mapped already")
+        }
+        _ => error,
     }
 }
 
@@ -153,17 +209,36 @@ fn lines(map: &[IdMapping]) -> String {
     })
 }
 
-/// The container's root may search its way to `path`: asked of the kernel with that user's ids.
-fn is_reachable(plan: &Plan, path: &Path) -> bool {
+/// `index` of the mounts whose source the container's root may not search its way to: asked of the kernel with its ids.
+fn unreachable(plan: &Plan) -> Vec<usize> {
     let root = |map: &[IdMapping]| map.iter().find(|line| line.container == 0).map(|line| line.host);
-    let (Some(uid), Some(gid)) = (root(&plan.id_maps.uid), root(&plan.id_maps.gid)) else { return true };
+    let (Some(uid), Some(gid)) = (root(&plan.id_maps.uid), root(&plan.id_maps.gid)) else { return vec![] };
+    let sources = plan.mounts.iter().filter_map(|mount| match (&mount.kind, &mount.id_map) {
+        (MountKind::Bind { source, .. }, None) => Some((mount.index, source.as_path())),
+        _ => None,
+    });
+    if uid == 0 {
+        // The capabilities of the host's root would answer; the container's are over the files of mapped owners only.
+        return sources.map(|(index, _)| index).collect();
+    }
+    // The container's root has none of the caller's groups, of which a login's 0 opens what is closed to others.
+    let groups = getgroups().unwrap_or_default();
+    let dropped = !groups.is_empty() && setgroups(&[]).is_ok();
     // With another fsuid than 0 the capabilities over files are not in effect (capabilities(7)).
     let gid_before = setfsgid(Gid::from_raw(gid));
     let uid_before = setfsuid(Uid::from_raw(uid));
-    let opened = openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+    let found = sources.filter(|(_, source)| is_closed(source)).map(|(index, _)| index).collect();
     setfsuid(uid_before);
     setfsgid(gid_before);
-    !matches!(opened, Err(Errno::EACCES))
+    if dropped {
+        // What could drop them has the privilege to take them again.
+        let _ = setgroups(&groups);
+    }
+    found
+}
+
+fn is_closed(path: &Path) -> bool {
+    matches!(openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()), Err(Errno::EACCES))
 }
 
 #[cfg(test)]

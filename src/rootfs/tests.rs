@@ -447,14 +447,15 @@ fn the_parent_opens_what_the_user_namespace_cannot() {
         plan.namespaces.user = Namespace::New;
         plan.id_maps = shifted_maps();
         let mut prepared = prepare(&plan, None).unwrap();
-        assert!(prepared.source(0).is_some() && prepared.source(1).is_none() && prepared.source(2).is_none());
+        assert_eq!(prepared.awaited(), [0, 2]);
 
         let user_ns = mount::user_ns("0 100000 1000", "0 100000 1000").unwrap();
-        let made = prepare_id_mapped(&plan, user_ns.as_fd()).unwrap();
-        prepared.take_id_mapped(made);
-        assert_eq!(prepared.descriptors().count(), 2);
-        let mapped = prepared.source(2).unwrap();
-        assert_eq!(mount::stat(mapped.as_fd()).unwrap().uid, 100_000);
+        let opened = prepare_late(&plan, prepared.awaited(), nix::unistd::gettid(), user_ns.as_fd()).unwrap();
+        prepared.take(opened);
+        assert_eq!((prepared.descriptors().count(), prepared.awaited()), (2, &[][..]));
+        let opened = mount::stat(prepared.source(0).unwrap()).unwrap();
+        assert!(opened.is_same_file(&mount::stat_at(AT_FDCWD, "/tmp/closed/volume").unwrap()));
+        assert_eq!(mount::stat(prepared.source(2).unwrap()).unwrap().uid, 100_000);
     });
 }
 

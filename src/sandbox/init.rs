@@ -153,10 +153,23 @@ impl<'c> Init<'_, 'c> {
         if self.setup.plan.namespaces.user.is_own() {
             if self.setup.plan.namespaces.user.is_new() {
                 self.parent.tell(&Ask::MapIds)?;
-                let mounts = common::expect_with_fds(&self.parent, Answer::Done)?;
-                self.setup.prepared.take_id_mapped(mounts);
+                let sources = common::expect_with_fds(&self.parent, Answer::Done)?;
+                self.setup.prepared.take(sources);
             }
             become_root()?;
+        }
+        Ok(())
+    }
+
+    /// Asks for the mount sources that did not come with the id maps: too many, or there were no maps to write.
+    fn ask_for_sources(&mut self) -> Result<()> {
+        while let left @ 1.. = self.setup.prepared.awaited().len() {
+            self.parent.tell(&Ask::Sources(i32::try_from(left).unwrap_or(i32::MAX)))?;
+            let sources = common::expect_with_fds(&self.parent, Answer::Done)?;
+            if sources.is_empty() {
+                return Err(Error::other("the parent opened no mount source"));
+            }
+            self.setup.prepared.take(sources);
         }
         Ok(())
     }
@@ -197,6 +210,7 @@ impl<'c> Init<'_, 'c> {
 
     fn mount_root(&mut self) -> Result<()> {
         let plan = self.setup.plan;
+        self.ask_for_sources()?;
         crate::rootfs::set_propagation(plan)?;
         self.rootfs = Some(RootFs::mount_root(plan, &self.setup.prepared)?);
         Ok(())
@@ -204,7 +218,10 @@ impl<'c> Init<'_, 'c> {
 
     fn mount_all(&mut self) -> Result<()> {
         let rootfs = self.rootfs.as_mut().ok_or_else(not_mounted)?;
-        rootfs.mount_all(self.setup.cgroup_view, &self.setup.prepared)
+        rootfs.mount_all(self.setup.cgroup_view, &self.setup.prepared)?;
+        // Directories of the host among them: nothing of them is left for hooks and the program.
+        self.setup.prepared = Prepared::default();
+        Ok(())
     }
 
     fn make_devices(&mut self) -> Result<()> {

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!   container process               parent
-//!   MapIds        ────────────────▶ writes uid_map, gid_map (and makes what needs the user namespace)
-//!                 ◀──────────────── Done [descriptors of idmapped mounts]
+//!   MapIds        ────────────────▶ writes uid_map, gid_map
+//!                 ◀──────────────── Done [descriptors of mount sources, as many as there are and fit]
+//!   Sources n     ────────────────▶ opens the last n of the mount sources that the container has no right to open
+//!                 ◀──────────────── Done [descriptors]
 //!   RunHostHooks  ────────────────▶ runs prestart and createRuntime hooks in the host's namespaces
 //!                 ◀──────────────── Done
 //!   Console + fd  ────────────────▶ the pty's master: to the console socket, or relayed by a foreground run
@@ -39,7 +41,7 @@ use crate::sys::fd;
 /// Longest packet; a longer text is cut.
 const MAX_PACKET: usize = 8192;
 /// Most descriptors in one packet (SCM_MAX_FD, unix(7)).
-const MAX_FDS: usize = 253;
+pub const MAX_FDS: usize = 253;
 
 /// What a process says before execve(2), to its parent or to `start`: no error begins with it.
 pub const EXECUTING: u8 = b'x';
@@ -48,6 +50,7 @@ pub const EXECUTING: u8 = b'x';
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ask {
     MapIds,
+    Sources(i32),
     RunHostHooks,
     SetRlimits,
     Console,
@@ -72,6 +75,7 @@ impl Ask {
     fn encode(&self) -> Vec<u8> {
         let (tag, payload): (u8, &[u8]) = match self {
             Ask::MapIds => (b'm', &[]),
+            Ask::Sources(taken) => (b's', &taken.to_ne_bytes()),
             Ask::RunHostHooks => (b'h', &[]),
             Ask::SetRlimits => (b'u', &[]),
             Ask::Console => (b'c', &[]),
@@ -91,6 +95,7 @@ impl Ask {
         let number = |bytes: &[u8]| Some(i32::from_ne_bytes(bytes.try_into().ok()?));
         let decoded = match packet {
             [b'm'] => Some(Ask::MapIds),
+            [b's', bytes @ ..] => number(bytes).map(Ask::Sources),
             [b'h'] => Some(Ask::RunHostHooks),
             [b'u'] => Some(Ask::SetRlimits),
             [b'c'] => Some(Ask::Console),
@@ -243,6 +248,7 @@ mod tests {
     fn every_message_survives_the_wire() {
         let asks = [
             Ask::MapIds,
+            Ask::Sources(253),
             Ask::RunHostHooks,
             Ask::SetRlimits,
             Ask::Console,

@@ -92,7 +92,7 @@ impl Child {
         self.socket.answer(answer, &[])
     }
 
-    /// Answers Done with descriptors of mounts that the child attaches.
+    /// Answers Done with descriptors of what the child mounts.
     pub fn give_mounts(&self, mounts: &[OwnedFd]) -> Result<()> {
         use std::os::fd::AsRawFd;
         let numbers: Vec<_> = mounts.iter().map(AsRawFd::as_raw_fd).collect();

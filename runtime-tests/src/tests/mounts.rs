@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use crate::harness::{Bundle, Context, MountInfo, Outcome, Test, json};
-use crate::{check, check_eq};
+use crate::harness::{Bundle, Context, MountInfo, Outcome, Peer, Test, json};
+use crate::{check, check_eq, sys};
 
 /// What an option must show, in the words of mountinfo.
 #[derive(Clone, Copy)]
@@ -205,6 +205,16 @@ const OTHERS: &[Test] = &[
     Test { name: "cgroup_shows_the_containers_own_in_a_cgroup_namespace", run: cgroup_in_a_namespace },
     Test { name: "no_mounts_at_all", run: no_mounts_at_all },
     Test { name: "sysfs_in_a_user_namespace", run: sysfs_in_a_user_namespace },
+    Test { name: "closed_source_in_a_user_namespace", run: closed_source },
+    Test { name: "closed_source_whatever_groups_the_caller_has", run: closed_source_and_groups },
+    Test { name: "closed_source_without_mount_setattr", run: closed_source_without_mount_setattr },
+    Test { name: "closed_source_keeps_its_locks", run: closed_source_keeps_its_locks },
+    Test { name: "closed_source_of_a_joined_user_namespace", run: closed_source_of_a_joined_user_namespace },
+    Test { name: "closed_source_receives_mounts_of_the_host", run: closed_source_receives },
+    Test { name: "closed_sources_by_the_hundred", run: closed_sources },
+    Test { name: "idmap_keeps_the_locks", run: idmap_keeps_the_locks },
+    Test { name: "idmap_receives_mounts_of_the_host", run: idmap_receives },
+    Test { name: "idmap_is_not_shared_with_the_host", run: idmap_is_not_shared },
     Test { name: "sysfs_of_the_host_is_read_only_to_the_last_mount", run: sysfs_of_the_host },
     Test { name: "two_on_one_destination", run: two_on_one_destination },
     Test { name: "recursive_bind_of_a_tree_with_many_mounts", run: many_submounts },
@@ -312,7 +322,19 @@ pub struct Tree {
 
 impl Tree {
     pub fn new(ctx: &Context, flags: MsFlags, sub_flags: MsFlags) -> Outcome<Tree> {
-        let dir = ctx.new_dir("tree")?;
+        Tree::at(ctx.new_dir("tree")?, flags, sub_flags)
+    }
+
+    /// Where only root and group 0 can search their way to it, as to what kubelet and Docker keep.
+    fn closed(ctx: &Context, flags: MsFlags) -> Outcome<Tree> {
+        let closed = ctx.new_dir("closed")?;
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o710))?;
+        fs::create_dir(closed.join("tree"))?;
+        Tree::at(closed.join("tree"), flags, NONE)
+    }
+
+    /// At a directory that is there.
+    fn at(dir: PathBuf, flags: MsFlags, sub_flags: MsFlags) -> Outcome<Tree> {
         mount(Some("tmpfs"), &dir, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
         let tree = Tree { dir };
         fs::write(tree.dir.join("file"), "top")?;
@@ -794,6 +816,127 @@ fn sysfs_in_a_user_namespace(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
     bundle.user_namespace(&[(0, 100_000, 65536)])?;
     check_eq!(bundle.report()?.mount("/sys")?.fs_type, "sysfs", "file system on /sys");
+    Ok(())
+}
+
+/// A container in a user namespace with the tree at /mnt/t.
+fn with_tree<'c>(ctx: &'c Context, tree: &Tree, options: &[&str]) -> Outcome<Bundle<'c>> {
+    let mut bundle = ctx.bundle()?;
+    bundle.user_namespace(&[(0, 100_000, 65536)])?;
+    bundle.mount("/mnt/t", "bind", &tree.dir, options).guest(&["read", "/mnt/t/file", ",", "read", "/mnt/t/sub/file"]);
+    Ok(bundle)
+}
+
+fn shows_both(run: crate::harness::Run) -> Outcome {
+    let texts: Vec<_> = run.ok()?.lines().iter().map(|line| line["read"]["text"].clone()).collect();
+    check_eq!(texts, [json!("top"), json!("below")], "files of the tree");
+    Ok(())
+}
+
+fn closed_source(ctx: &Context) -> Outcome {
+    let tree = Tree::closed(ctx, NONE)?;
+    shows_both(with_tree(ctx, &tree, &["rbind"])?.run()?)
+}
+
+/// Group 0 opens the directory to the caller, not to the container's root.
+fn closed_source_and_groups(ctx: &Context) -> Outcome {
+    let tree = Tree::closed(ctx, NONE)?;
+    let before = nix::unistd::getgroups()?;
+    nix::unistd::setgroups(&[0.into()])?;
+    let run = with_tree(ctx, &tree, &["rbind"])?.run();
+    nix::unistd::setgroups(&before)?;
+    shows_both(run?)
+}
+
+/// Linux 5.2 to 5.11.
+fn closed_source_without_mount_setattr(ctx: &Context) -> Outcome {
+    let tree = Tree::closed(ctx, NONE)?;
+    let filter = sys::hide_calls(&[libc::SYS_mount_setattr], libc::ENOSYS);
+    shows_both(with_tree(ctx, &tree, &["rbind"])?.run_command()?.before_exec(sys::BeforeExec::Seccomp(filter)).run()?)
+}
+
+/// What the container gets of a restricted tree: all restrictions, none of which it can lift.
+fn keeps_its_locks(ctx: &Context, options: &[&str]) -> Outcome {
+    let tree = Tree::closed(ctx, MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC)?;
+    let mut bundle = with_tree(ctx, &tree, options)?;
+    bundle.privileged().guest(&["report", ",", "attack", "lift", "/mnt/t"]);
+    let run = bundle.run()?.ok()?;
+    expect(&run.report()?.mount("/mnt/t")?, &[Has("ro"), Has("nosuid"), Has("nodev"), Has("noexec")])?;
+    let errnos = json!({"remount": libc::EPERM, "umount": libc::EINVAL});
+    check_eq!(run.said("attack")?, errnos, "what the container can do about it");
+    let mut bundle = with_tree(ctx, &tree, &[options, &["exec"]].concat())?;
+    bundle.guest(&["report"]);
+    let run = bundle.run()?;
+    if run.code == 0 {
+        expect(&run.report()?.mount("/mnt/t")?, &[Has("noexec")])?;
+    }
+    Ok(())
+}
+
+fn closed_source_keeps_its_locks(ctx: &Context) -> Outcome {
+    keeps_its_locks(ctx, &["rbind"])
+}
+
+fn idmap_keeps_the_locks(ctx: &Context) -> Outcome {
+    idmap_needs(ctx)?;
+    keeps_its_locks(ctx, &["rbind", "idmap"])
+}
+
+fn closed_source_of_a_joined_user_namespace(ctx: &Context) -> Outcome {
+    let tree = Tree::closed(ctx, NONE)?;
+    let mut bundle = with_tree(ctx, &tree, &["rbind"])?;
+    let holder = super::namespaces::Holder::new(libc::CLONE_NEWUSER)?;
+    super::namespaces::map_ids(&holder, 100_000)?;
+    bundle.namespace("user", Some(&holder.path("user")));
+    shows_both(bundle.run()?)
+}
+
+/// `rslave` of a tree that the host shares: it has a master.
+fn is_slave(ctx: &Context, options: &[&str]) -> Outcome {
+    let tree = Tree::closed(ctx, NONE)?;
+    mount(None::<&str>, &tree.dir, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>)?;
+    let mut bundle = with_tree(ctx, &tree, &[options, &["rslave"]].concat())?;
+    bundle.guest(&["report"]);
+    let seen = bundle.report()?;
+    expect(&seen.mount("/mnt/t")?, &[Propagates("master:")])?;
+    expect(&seen.mount("/mnt/t/sub")?, &[Propagates("master:")])?;
+    if ctx.peer != Peer::Kelson {
+        return Ok(());
+    }
+    // And without the option it has none; runc's have.
+    let mut bundle = with_tree(ctx, &tree, options)?;
+    bundle.guest(&["report"]);
+    let seen = bundle.report()?;
+    expect(&seen.mount("/mnt/t")?, &[Propagates("")])?;
+    expect(&seen.mount("/mnt/t/sub")?, &[Propagates("")])
+}
+
+fn closed_source_receives(ctx: &Context) -> Outcome {
+    is_slave(ctx, &["rbind"])
+}
+
+fn idmap_receives(ctx: &Context) -> Outcome {
+    idmap_needs(ctx)?;
+    is_slave(ctx, &["rbind", "idmap"])
+}
+
+fn idmap_is_not_shared(ctx: &Context) -> Outcome {
+    idmap_needs(ctx)?;
+    let tree = Tree::new(ctx, NONE, NONE)?;
+    let mut bundle = with_tree(ctx, &tree, &["rbind", "idmap", "rshared"])?;
+    bundle.set("/linux/rootfsPropagation", "rshared");
+    bundle.refused(&["id-mapped", "options"])
+}
+
+/// More than fit into one message.
+fn closed_sources(ctx: &Context) -> Outcome {
+    let tree = Tree::closed(ctx, NONE)?;
+    let mut bundle = with_tree(ctx, &tree, &["rbind"])?;
+    for number in 0..300 {
+        bundle.mount(&format!("/mnt/m{number}"), "bind", tree.dir.join("file"), &["bind"]);
+    }
+    bundle.guest(&["read", "/mnt/m299"]);
+    check_eq!(bundle.run()?.ok()?.said("read")?["text"], json!("top"), "the last of the files");
     Ok(())
 }
 

@@ -213,7 +213,7 @@ fn exec_without_mount(ctx: &Context) -> Outcome {
 }
 
 /// Fills the id maps of a holder's user namespace.
-fn map_ids(holder: &Holder, first: u32) -> Outcome {
+pub fn map_ids(holder: &Holder, first: u32) -> Outcome {
     fs::write(format!("/proc/{}/uid_map", holder.pid), format!("0 {first} 65536\n"))?;
     fs::write(format!("/proc/{}/gid_map", holder.pid), format!("0 {first} 65536\n"))?;
     Ok(())
