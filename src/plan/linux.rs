@@ -56,6 +56,14 @@ pub fn resolve_namespaces(specs: &[spec::Namespace<'_>]) -> Result<Namespaces> {
             None | Some("") => Namespace::New,
             Some(path) => Namespace::Join(absolute(path, || property("path"))?),
         };
+        if let ("mount", Namespace::Join(path)) = (&**kind, &*slot)
+            && is_callers_namespace(path, "mnt")
+        {
+            // pivot_root(2) changes the root of all who are in the namespace.
+            let why = format!("{path:?} is the caller's own mount namespace, which would lose its root");
+            return Err(Error::config(property("path"), why)
+                .hint("without a path the container gets a mount namespace of its own"));
+        }
     }
     Ok(out)
 }
@@ -164,6 +172,13 @@ pub fn uts_name(name: Option<Text<'_>>, property: &str, namespaces: &Namespaces)
     if !namespaces.uts.is_own() {
         return Err(Error::config(property, "needs a UTS namespace of the container")
             .hint("add {\"type\": \"uts\"} to linux.namespaces"));
+    }
+    if let Namespace::Join(path) = &namespaces.uts
+        && is_callers_namespace(path, "uts")
+    {
+        let why =
+            format!("the UTS namespace {path:?} in linux.namespaces is the caller's own, whose name it would change");
+        return Err(Error::config(property, why).hint("without a path the container gets a UTS namespace of its own"));
     }
     if name.len() > MAX_UTS_NAME {
         return Err(Error::config(property, format!("{} bytes long, the kernel takes {MAX_UTS_NAME}", name.len())));

@@ -478,6 +478,12 @@ fn namespaces_are_refused() {
             json!({"type": "user", "path": "ns"}),
             "linux.namespaces[6].path: \"ns\" is not an absolute path",
         ),
+        (
+            "/linux/namespaces",
+            json!([{"type": "mount", "path": "/proc/self/ns/mnt"}]),
+            "linux.namespaces[0].path: \"/proc/self/ns/mnt\" is the caller's own mount namespace, which would lose its root \
+             (without a path the container gets a mount namespace of its own)",
+        ),
         ("/linux/namespaces/-", json!({}), "linux.namespaces[6].type: required property is missing"),
         (
             "/linux/namespaces/-",

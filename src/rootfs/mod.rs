@@ -223,6 +223,9 @@ impl<'p> RootFs<'p> {
         Ok(())
     }
 
+    /// In a mount namespace that is joined by path too, as runc and crun do: the container is to be in that very namespace
+    /// (config-linux.md#namespaces), and exec, which joins it, finds its root there. Who else is in it has the container's
+    /// root from then on, unless chroot(2) gave him another; the caller's own namespace is refused by plan/linux.rs.
     fn pivot(&self) -> nix::Result<()> {
         let is_shared = base_propagation(self.plan).kind == PropagationKind::Shared;
         let host_root = match is_shared {

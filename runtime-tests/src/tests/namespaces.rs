@@ -28,6 +28,8 @@ pub const TESTS: &[Test] = &[
     Test { name: "ipc_joined", run: joined },
     Test { name: "uts_joined", run: joined },
     Test { name: "mount_joined", run: mount_joined },
+    Test { name: "mount_of_the_caller_is_refused", run: mount_of_the_caller },
+    Test { name: "uts_of_the_caller_is_refused_with_a_name", run: uts_of_the_caller },
     Test { name: "user_joined", run: user_joined },
     Test { name: "cgroup_joined", run: joined },
     Test { name: "time_joined", run: joined },
@@ -210,6 +212,30 @@ fn exec_without_mount(ctx: &Context) -> Outcome {
     let seen: Vec<_> = run.lines().iter().map(|line| line["read"]["text"].clone()).collect();
     check_eq!(seen, [json!("inside"), json!("inside")], "a file of the container's root, seen by exec");
     container.end()
+}
+
+/// The caller's own mount namespace by path: its root would become the container's.
+fn mount_of_the_caller(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    bundle.namespace("mount", Some("/proc/self/ns/mnt"));
+    // A copy of the test's own, in which nobody else is.
+    let command = bundle.run_command()?.before_exec(sys::BeforeExec::Unshare(libc::CLONE_NEWNS));
+    command.run()?.fails_saying(&["linux.namespaces", "caller"])?;
+    Ok(())
+}
+
+/// A name in the caller's own UTS namespace; without one it can be joined.
+fn uts_of_the_caller(ctx: &Context) -> Outcome {
+    for (name, pointer) in [("hostname", "/hostname"), ("domainname", "/domainname")] {
+        let mut bundle = ctx.bundle()?;
+        bundle.remove("/hostname").set(pointer, "of-the-container").namespace("uts", Some("/proc/self/ns/uts"));
+        let command = bundle.run_command()?.before_exec(sys::BeforeExec::Unshare(libc::CLONE_NEWUTS));
+        command.run()?.fails_saying(&[name, "linux.namespaces", "caller"])?;
+    }
+    let mut bundle = ctx.bundle()?;
+    bundle.remove("/hostname").namespace("uts", Some("/proc/self/ns/uts"));
+    bundle.run_command()?.before_exec(sys::BeforeExec::Unshare(libc::CLONE_NEWUTS)).run()?.ok()?;
+    Ok(())
 }
 
 /// Fills the id maps of a holder's user namespace.
