@@ -180,12 +180,15 @@ impl RootFs<'_> {
         }
         self.label(&mut fs);
 
-        let has_data = !fs.data.is_empty();
+        let (has_data, is_read_only) = (!fs.data.is_empty(), fs.attributes & attr::RDONLY != 0);
         let change = Change { attributes: MountAttributes::default(), ..self.change(mount) };
         // One call in place of six where nothing more is done to the mount. mount(2) sets `ro` on the superblock too, which
         // for sysfs is the container's own or stays as it is. Where it fails, the longer way succeeds or says why not.
-        let is_read_only = fs.attributes & attr::RDONLY != 0 && fs_type != "sysfs";
-        let has_more = is_proc || is_late || mount.copy_up || is_read_only || !change.propagation.is_empty();
+        let has_more = is_proc
+            || is_late
+            || mount.copy_up
+            || (is_read_only && fs_type != "sysfs")
+            || !change.propagation.is_empty();
         let has_label = self.plan.mount_label.is_some();
         if !has_more && !has_label && fs.mount_on(target.place.fd.as_fd(), self.names()).is_ok() {
             close_later(target.place.fd);
@@ -198,8 +201,9 @@ impl RootFs<'_> {
                 _ => return Err(self.new_fs_error(e, fs_type, data)),
             },
         };
-        // Before it gets attributes and before anything is mounted over parts of it.
-        let proc = tree.fd().filter(|_| is_proc && !has_data).and_then(|fd| Proc::copy_of(fd).ok());
+        // Before anything is mounted over parts of it. A copy of a read-only one could set no sysctl: find_proc makes another.
+        let is_usable = is_proc && !has_data && !is_read_only;
+        let proc = tree.fd().filter(|_| is_usable).and_then(|fd| Proc::copy_of(fd).ok());
         let attached = match tree.attach(&target.place, change, self.names()) {
             Err(e) if e.errno() == Some(Errno::EPERM) && fs_type == "sysfs" => {
                 return self.bind_host_sysfs(mount);

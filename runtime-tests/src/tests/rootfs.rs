@@ -51,6 +51,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "readonly_path_may_be_missing", run: readonly_missing },
     Test { name: "readonly_path_keeps_flags", run: readonly_keeps_flags },
     Test { name: "sysctl_of_the_network", run: sysctl_network },
+    Test { name: "sysctl_with_a_readonly_proc", run: sysctl_with_a_readonly_proc },
     Test { name: "sysctl_of_ipc", run: sysctl_ipc },
     Test { name: "sysctl_domainname", run: sysctl_domainname },
     Test { name: "sysctl_with_slashes", run: sysctl_with_slashes },
@@ -473,6 +474,17 @@ fn sysctl(ctx: &Context, key: &str, file: &str, value: &str) -> Outcome {
 
 fn sysctl_network(ctx: &Context) -> Outcome {
     sysctl(ctx, "net.ipv4.ip_forward", "/proc/sys/net/ipv4/ip_forward", "1")
+}
+
+fn sysctl_with_a_readonly_proc(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    bundle.edit(|config| config["mounts"][0]["options"] = json!(["nosuid", "noexec", "nodev", "ro"]));
+    bundle.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"})).remove("/linux/readonlyPaths");
+    bundle.guest(&["report", ",", "read", "/proc/sys/net/ipv4/ip_forward"]);
+    let run = bundle.run()?.ok()?;
+    check!(run.report()?.mount("/proc")?.has("ro"), "/proc is writable");
+    check_eq!(run.said("read")?["text"], json!("1\n"), "ip_forward");
+    Ok(())
 }
 
 fn sysctl_ipc(ctx: &Context) -> Outcome {
