@@ -26,6 +26,7 @@ pub fn act(words: &[&str]) -> Result<Value, String> {
         ["exe-overwrite"] => Ok(exe_overwrite()),
         ["spy", secret] => Ok(spy(secret)),
         ["lift", path] => Ok(lift(path)),
+        ["unroot"] => unroot().map_err(|e| e.to_string()),
         other => Err(format!("unknown attack {other:?}")),
     }
 }
@@ -83,6 +84,17 @@ fn lift(path: &str) -> Value {
     let none = None::<&str>;
     let remounted = mount(none, path, none, MsFlags::MS_REMOUNT | MsFlags::MS_BIND, none);
     json!({"remount": errno(remounted), "umount": errno(nix::mount::umount(&*format!("{path}/sub")))})
+}
+
+/// Takes its root away and enters its mount namespace anew, whose root is what was below; tells what is at /proc and /sys.
+fn unroot() -> nix::Result<Value> {
+    use nix::sched::{CloneFlags, setns};
+    let namespace = File::open("/proc/self/ns/mnt").map_err(|e| nix::Error::from_raw(e.raw_os_error().unwrap_or(0)))?;
+    nix::mount::umount2("/", nix::mount::MntFlags::MNT_DETACH)?;
+    setns(namespace, CloneFlags::CLONE_NEWNS)?;
+    let is_tmpfs = |path: &str| Ok(nix::sys::statfs::statfs(path)?.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC);
+    let is_outside = !Path::new(OWN).exists();
+    Ok(json!({"is_outside": is_outside, "proc": is_tmpfs("/proc")?, "sys": is_tmpfs("/sys")?}))
 }
 
 /// Watches processes come into the container and looks for the host's files through their descriptors, root and cwd.

@@ -256,8 +256,12 @@ impl<'p> RootFs<'p> {
         for path in ["/proc", "/sys"] {
             // Below the moved root they would stay reachable in full for whoever leaves the chroot.
             match nix::mount::umount2(path, MntFlags::MNT_DETACH) {
-                Err(Errno::EPERM) => nix::mount::mount(none, path, Some("tmpfs"), MsFlags::MS_RDONLY, none)?,
-                Err(Errno::EINVAL | Errno::ENOENT) => {}
+                // Mounts that a user namespace inherits are locked: EINVAL, as where nothing is mounted (umount(2)).
+                Err(Errno::EINVAL) if mount::stat_at(AT_FDCWD, path)?.is_mount_root == Some(false) => {}
+                Err(Errno::EINVAL | Errno::EPERM) => {
+                    nix::mount::mount(none, path, Some("tmpfs"), MsFlags::MS_RDONLY, none)?;
+                }
+                Err(Errno::ENOENT) => {}
                 done => done?,
             }
         }

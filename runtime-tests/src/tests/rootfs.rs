@@ -12,6 +12,7 @@ use crate::{check, check_eq};
 pub const TESTS: &[Test] = &[
     Test { name: "root_is_the_only_thing_seen", run: root_is_the_only_thing_seen },
     Test { name: "root_with_no_pivot", run: root_with_no_pivot },
+    Test { name: "no_pivot_covers_proc_and_sys_of_the_host", run: no_pivot_covers },
     Test { name: "root_path_absolute", run: root_path_absolute },
     Test { name: "root_path_relative_with_dots", run: root_path_relative_with_dots },
     Test { name: "root_that_is_a_mount_point", run: root_that_is_a_mount_point },
@@ -88,6 +89,17 @@ fn root_with_no_pivot(ctx: &Context) -> Outcome {
         bundle.option("--no-pivot").guest(&["report", ",", "ls", "/", ",", "read", "/proc/1/mounts"]).run()?.ok()?;
     check!(run.said("ls")?.as_array().is_some_and(|l| l.contains(&json!("only-here"))), "entries: {}", run.said("ls")?);
     check_eq!(run.report()?.text("cwd"), "/", "cwd");
+    Ok(())
+}
+
+/// The moved root can be taken away again; what comes to light in a user namespace, where nothing can be unmounted, must
+/// not be the host's procfs and sysfs.
+fn no_pivot_covers(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    bundle.user_namespace(&[(0, 100_000, 65536)])?;
+    bundle.privileged().option("--no-pivot").guest(&["attack", "unroot"]);
+    let seen = bundle.run()?.ok()?.said("attack")?;
+    check_eq!(seen, json!({"is_outside": true, "proc": true, "sys": true}), "what is a tmpfs below the root");
     Ok(())
 }
 
