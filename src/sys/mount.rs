@@ -11,6 +11,8 @@ use std::ptr;
 use nix::NixPath;
 use nix::errno::Errno;
 
+use super::process;
+
 type Result<T> = nix::Result<T>;
 
 /// Attributes of one mount (linux/mount.h, mount_setattr(2)).
@@ -329,9 +331,9 @@ pub fn read_names(dir: BorrowedFd<'_>) -> Result<Vec<OsString>> {
 /// copies of its descriptors meanwhile, and needs CAP_SETUID and CAP_SETGID over the ids.
 pub fn user_ns(uid_map: &str, gid_map: &str) -> Result<OwnedFd> {
     let (ready, end) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-    let flags = libc::CLONE_NEWUSER | libc::SIGCHLD;
-    // SAFETY: without CLONE_VM and with a null stack this is fork(2); the child below only makes system calls.
-    let child = Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })? as libc::pid_t;
+    let flags = (libc::CLONE_NEWUSER | libc::SIGCHLD) as u64;
+    // SAFETY: no CLONE_VM: this is fork(2), and the child below only makes system calls.
+    let child = Errno::result(unsafe { process::clone_copy(flags, &mut 0) })? as libc::pid_t;
     if child == 0 {
         drop(end);
         // Ends when the parent closes its end or is gone, whichever comes first.

@@ -99,9 +99,23 @@ pub fn clone(_proof: &SingleThreaded, args: &CloneArgs<'_>) -> nix::Result<Forke
 /// clone(2) in place of clone3(2), for kernels before 5.3 and filters that hide it.
 fn clone_without_clone3(flags: u64, pidfd: &mut c_int) -> nix::Result<libc::c_long> {
     let flags = flags | libc::CLONE_PIDFD as u64 | libc::SIGCHLD as u64;
-    // SAFETY: no CLONE_VM and a null stack: the child runs on its own copy of this stack; with CLONE_PIDFD the third
-    // argument is where the descriptor is stored, and `pidfd` is valid for that.
-    check(unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, &raw mut *pidfd, 0usize, 0usize) })
+    // SAFETY: no CLONE_VM; with CLONE_PIDFD the descriptor is stored in `pidfd`, which is valid for that.
+    check(unsafe { clone_copy(flags, pidfd) })
+}
+
+/// clone(2) without a stack of the child's own, where the kernel stores a pidfd in `pidfd` if that is asked for.
+///
+/// # Safety
+/// `flags` must not have CLONE_VM: the child runs on its own copy of this stack.
+pub(super) unsafe fn clone_copy(flags: u64, pidfd: &mut c_int) -> libc::c_long {
+    let pidfd: *mut c_int = pidfd;
+    #[cfg(not(target_arch = "s390x"))]
+    // SAFETY: flags, stack, where the pidfd goes; the caller vouches for the flags, and the others are not read.
+    let made = unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, pidfd, 0usize, 0usize) };
+    #[cfg(target_arch = "s390x")]
+    // SAFETY: as above; here the stack comes first (CONFIG_CLONE_BACKWARDS2, clone(2)).
+    let made = unsafe { libc::syscall(libc::SYS_clone, 0usize, flags, pidfd, 0usize, 0usize) };
+    made
 }
 
 /// Gives a descriptor for process `pid` (pidfd_open(2), since 5.3).
