@@ -18,7 +18,7 @@ use super::tree::{self, Change, NewFs, Tree};
 use crate::error::{Context, Result};
 use crate::plan::{FlagChange, Mount, MountAttributes};
 use crate::sys::fd::close_later;
-use crate::sys::mount::{Reach, attr};
+use crate::sys::mount::{self, Reach, attr};
 
 /// The host's cgroup hierarchies and the container's cgroup in each.
 #[derive(Clone, Debug, Default)]
@@ -111,7 +111,7 @@ impl RootFs<'_> {
         let all = MountAttributes { recursive: merged(mount.attributes), top: FlagChange::default() };
         let done = tree::change_attached(top.as_fd(), Change { attributes: all, ..change }, names);
         let done = match done {
-            Err(e) if e.errno() == Some(Errno::ENOSYS) => {
+            Err(e) if e.errno().is_some_and(mount::is_missing) => {
                 let each = MountAttributes { top: merged(mount.attributes), recursive: FlagChange::default() };
                 for hierarchy in &view.hierarchies {
                     let bound = open_here(&hierarchy.name)?;

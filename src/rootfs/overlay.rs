@@ -146,7 +146,7 @@ fn attach_at(tree: Tree, path: &Path) -> Result<OwnedFd> {
 impl Layers {
     fn mount(&self, scratch: Option<&Path>) -> Result<Tree> {
         let context = match FsContext::open(c"overlay") {
-            Err(Errno::ENOSYS) => return self.mount_by_path(scratch),
+            Err(errno) if mount::is_missing(errno) => return self.mount_by_path(scratch),
             opened => opened?,
         };
         let errno = match self.configure(&context) {

@@ -35,8 +35,7 @@ impl RootFs<'_> {
             return self.reconfigure_by_path(fd, superblock, data);
         }
         match FsContext::pick(fd) {
-            // EPERM: a filter older than the call; if it is the kernel's, mount(2) says so too.
-            Err(Errno::ENOSYS | Errno::EPERM) => self.reconfigure_by_path(fd, superblock, data),
+            Err(errno) if mount::is_missing(errno) => self.reconfigure_by_path(fd, superblock, data),
             Err(errno) => Err(errno.into()),
             Ok(context) => tree::set_options(&context, superblock, data)
                 .and_then(|()| context.reconfigure())

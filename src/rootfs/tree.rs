@@ -108,7 +108,7 @@ impl Tree {
     /// A copy of what is at `source` on the host, links followed.
     pub fn bind(source: &Path, reach: Reach) -> nix::Result<Self> {
         match mount::clone_tree(AT_FDCWD, source, reach) {
-            Err(Errno::ENOSYS) => {
+            Err(errno) if mount::is_missing(errno) => {
                 let source = openat(AT_FDCWD, source, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
                 Ok(Tree::BindByPath { source, reach })
             }
@@ -119,7 +119,7 @@ impl Tree {
     /// A copy of what `source` is open on.
     pub fn bind_of(source: BorrowedFd<'_>, reach: Reach) -> nix::Result<Self> {
         match mount::clone_tree_of(source, reach) {
-            Err(Errno::ENOSYS) => {
+            Err(errno) if mount::is_missing(errno) => {
                 Ok(Tree::BindByPath { source: source.try_clone_to_owned().map_err(to_errno)?, reach })
             }
             copied => copied.map(Tree::Detached),
@@ -132,7 +132,7 @@ impl Tree {
             return Ok(Tree::NewByPath(fs));
         }
         match FsContext::open(&c_string(&fs.fs_type)?) {
-            Err(Errno::ENOSYS) => Ok(Tree::NewByPath(fs)),
+            Err(errno) if mount::is_missing(errno) => Ok(Tree::NewByPath(fs)),
             Err(Errno::ENODEV) => Err(unknown_fs_type(&fs.fs_type)),
             Err(errno) => Err(errno.into()),
             Ok(context) => fs.configure(&context).map(Tree::Detached).map_err(|errno| explained(errno, &context)),
@@ -171,7 +171,7 @@ impl Tree {
         let tree = match self {
             Tree::Detached(tree) => {
                 let prepared = match change_attributes(tree.as_fd(), change) {
-                    Err(e) if e.errno() == Some(Errno::ENOSYS) => false,
+                    Err(e) if is_for_mount(&e, change.attributes) => false,
                     done => done.map(|()| true)?,
                 };
                 mount::attach(tree.as_fd(), place.fd.as_fd())?;
@@ -326,8 +326,16 @@ pub(super) fn change_by_path(tree: BorrowedFd<'_>, change: Change<'_>, names: Fd
 /// Changes an attached mount whose root `mounted` is.
 pub(super) fn change_attached(mounted: BorrowedFd<'_>, change: Change<'_>, names: FdNames<'_>) -> Result<()> {
     match change_attributes(mounted, change) {
-        Err(e) if e.errno() == Some(Errno::ENOSYS) => change_by_path(mounted, change, names),
+        Err(e) if is_for_mount(&e, change.attributes) => change_by_path(mounted, change, names),
         done => done,
+    }
+}
+
+/// What mount_setattr(2) did not do is for mount(2), which cannot do the recursive part: EPERM stays the answer to that.
+fn is_for_mount(error: &Error, attributes: MountAttributes) -> bool {
+    match error.errno() {
+        Some(Errno::EPERM) => attributes.recursive == FlagChange::default(),
+        errno => errno == Some(Errno::ENOSYS),
     }
 }
 

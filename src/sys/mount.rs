@@ -59,6 +59,12 @@ impl Reach {
     }
 }
 
+/// A call of this module that failed so may be missing: in the kernel, or behind a seccomp filter that is older than it and
+/// answers EPERM. The older call is to be tried; where EPERM is the kernel's, that one says so too.
+pub fn is_missing(errno: Errno) -> bool {
+    matches!(errno, Errno::ENOSYS | Errno::EPERM)
+}
+
 fn descriptor(result: libc::c_long) -> Result<OwnedFd> {
     let fd = Errno::result(result)?;
     // SAFETY: every caller passes the result of a system call that on success returns a new descriptor nobody else owns.

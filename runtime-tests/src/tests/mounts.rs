@@ -215,6 +215,7 @@ const OTHERS: &[Test] = &[
     Test { name: "idmap_keeps_the_locks", run: idmap_keeps_the_locks },
     Test { name: "idmap_receives_mounts_of_the_host", run: idmap_receives },
     Test { name: "idmap_is_not_shared_with_the_host", run: idmap_is_not_shared },
+    Test { name: "calls_that_a_filter_denies", run: denied_calls },
     Test { name: "sysfs_of_the_host_is_read_only_to_the_last_mount", run: sysfs_of_the_host },
     Test { name: "two_on_one_destination", run: two_on_one_destination },
     Test { name: "recursive_bind_of_a_tree_with_many_mounts", run: many_submounts },
@@ -817,6 +818,30 @@ fn sysfs_in_a_user_namespace(ctx: &Context) -> Outcome {
     bundle.user_namespace(&[(0, 100_000, 65536)])?;
     check_eq!(bundle.report()?.mount("/sys")?.fs_type, "sysfs", "file system on /sys");
     Ok(())
+}
+
+/// Filters that are older than the calls answer EPERM in place of ENOSYS.
+fn denied_calls(ctx: &Context) -> Outcome {
+    let calls = [
+        libc::SYS_open_tree,
+        libc::SYS_move_mount,
+        libc::SYS_fsopen,
+        libc::SYS_fsconfig,
+        libc::SYS_fsmount,
+        libc::SYS_fspick,
+        libc::SYS_mount_setattr,
+    ];
+    let filter = || sys::BeforeExec::Seccomp(sys::hide_calls(&calls, libc::EPERM));
+    let tree = Tree::new(ctx, NONE, NONE)?;
+    let mut bundle = ctx.bundle()?;
+    bundle.mount("/mnt/t", "bind", &tree.dir, &["rbind", "ro", "nosuid"]).mount("/mnt/n", "tmpfs", "tmpfs", &["ro"]);
+    bundle.mount("/mnt/t", "none", "none", &["remount", "sync"]).set("/root/readonly", true);
+    let seen = bundle.run_command()?.before_exec(filter()).run()?.ok()?.report()?;
+    expect(&seen.mount("/mnt/t")?, &[Has("ro"), Has("nosuid"), SuperHas("sync"), SuperLacks("ro")])?;
+    expect(&seen.mount("/mnt/n")?, &[Has("ro")])?;
+    expect(&seen.mount("/")?, &[Has("ro")])?;
+    let mut bundle = with_tree(ctx, &tree, &["rbind", "ro"])?;
+    shows_both(bundle.run_command()?.before_exec(filter()).run()?)
 }
 
 /// A container in a user namespace with the tree at /mnt/t.
