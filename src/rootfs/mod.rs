@@ -170,10 +170,19 @@ impl<'p> RootFs<'p> {
     /// Makes [`RootFs::proc`] available, if it can be, before the host's /proc is out of reach.
     fn find_proc(&self) {
         if self.proc.get().is_none() {
-            let made = Proc::private().or_else(|_| Proc::at(self.root.as_fd(), Path::new("proc")));
+            let made = match Proc::private() {
+                Err(errno) if mount::is_missing(errno) && self.is_alone() => Proc::private_by_path(),
+                made => made,
+            };
+            let made = made.or_else(|_| Proc::at(self.root.as_fd(), Path::new("proc")));
             // Needed by few containers: those name the failure in proc().
             let _ = made.map(|made| self.proc.set(made));
         }
+    }
+
+    /// What is mounted outside of the root is seen by nobody else: the mount namespace is new, and sends nothing.
+    fn is_alone(&self) -> bool {
+        self.plan.namespaces.mount.is_new() && base_propagation(self.plan).kind != PropagationKind::Shared
     }
 
     fn names(&self) -> FdNames<'_> {

@@ -32,13 +32,10 @@ impl Proc {
     /// A new instance that is mounted nowhere.
     ///
     /// # Errors
-    /// `EPERM` in a user namespace that does not own the PID namespace, or that sees /proc only with parts masked.
+    /// `EPERM` in a user namespace that does not own the PID namespace, or that sees /proc only with parts masked; `ENOSYS`
+    /// before 5.2.
     pub fn private() -> nix::Result<Self> {
-        let made = FsContext::open(c"proc").and_then(|context| context.mount(0));
-        match made {
-            Err(Errno::ENOSYS) => Self::private_by_path(),
-            made => made.map(Self),
-        }
+        FsContext::open(c"proc").and_then(|context| context.mount(0)).map(Self)
     }
 
     /// A copy of the procfs mount `fd` that shows nothing of what is mounted over parts of it.
@@ -46,9 +43,11 @@ impl Proc {
         mount::clone_tree_of(fd, Reach::Top).map(Self)
     }
 
-    /// Without fsopen(2): mounted over the host's /proc in our own mount namespace, opened, and taken away again. The
-    /// descriptor keeps it alive.
-    fn private_by_path() -> nix::Result<Self> {
+    /// [`Proc::private`] without fsopen(2): mounted over /proc, opened, and taken away again. The descriptor keeps it alive.
+    ///
+    /// Only in a mount namespace in which nobody else is, and from which nothing propagates: whoever is there sees it come
+    /// and go.
+    pub fn private_by_path() -> nix::Result<Self> {
         nix::mount::mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), None::<&str>)?;
         let root = openat(AT_FDCWD, "/proc", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
         nix::mount::umount2("/proc", MntFlags::MNT_DETACH)?;

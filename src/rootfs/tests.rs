@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use nix::mount::MsFlags;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::umask;
 
@@ -257,6 +258,30 @@ fn nothing_is_mounted_on_the_host() {
             assert_eq!(fs::read_to_string("/proc/thread-self/mountinfo").unwrap(), before, "{kind:?}");
         }
     });
+}
+
+#[test]
+fn nothing_is_mounted_over_the_proc_of_others() {
+    // Whether something was mounted in a mount namespace meanwhile: poll(2) on mountinfo.
+    let changed = |mount_namespace| {
+        let mut changed = false;
+        in_own_namespace(|| {
+            without_new_calls(&NEW_CALLS);
+            let mut plan = plan(vec![]);
+            plan.namespaces.mount = mount_namespace;
+            let rootfs = RootFs::mount_root(&plan, &Prepared::default()).unwrap();
+            let mountinfo = fs::File::open("/proc/thread-self/mountinfo").unwrap();
+            rootfs.mount_all(&CgroupView::default(), &Prepared::default()).unwrap();
+            let mut fds = [PollFd::new(mountinfo.as_fd(), PollFlags::POLLPRI)];
+            changed = poll(&mut fds, PollTimeout::ZERO).unwrap() == 1;
+        });
+        changed
+    };
+    if nix::unistd::Uid::effective().is_root() {
+        assert!(changed(Namespace::New));
+        assert!(!changed(Namespace::Inherit));
+        assert!(!changed(Namespace::Join("/proc/1/ns/mnt".into())));
+    }
 }
 
 #[test]
