@@ -161,6 +161,24 @@ pub fn hide_calls(calls: &[i64], errno: i32) -> Vec<(u16, u8, u8, u32)> {
     program
 }
 
+/// A filter that answers `errno` to a call whose argument number `index`, masked, is `value`; a mask of 0 is any.
+pub fn denying(call: i64, index: u32, mask: u32, value: u32, errno: i32) -> Vec<(u16, u8, u8, u32)> {
+    let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    let and = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
+    let jump_equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    let answer = (libc::BPF_RET | libc::BPF_K) as u16;
+    vec![
+        (load, 0, 0, 0),
+        (jump_equal, 0, 3, call as u32),
+        // struct seccomp_data: the arguments begin at 16, the lower half of each comes first.
+        (load, 0, 0, 16 + 8 * index),
+        (and, 0, 0, mask),
+        (jump_equal, 1, 0, value),
+        (answer, 0, 0, libc::SECCOMP_RET_ALLOW),
+        (answer, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32),
+    ]
+}
+
 /// Makes orphaned descendants children of the caller (PR_SET_CHILD_SUBREAPER).
 pub fn become_subreaper() -> io::Result<()> {
     // SAFETY: the option takes an integer.

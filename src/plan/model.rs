@@ -269,6 +269,8 @@ pub struct Seccomp {
     pub program: Program,
     /// SECCOMP_FILTER_FLAG_*; NEW_LISTENER is not among them.
     pub flags: u64,
+    /// Flags that nobody asked for: they are left out where the kernel does not know them.
+    pub default_flags: u64,
     /// Where the notification descriptor goes; `Some` exactly when a rule notifies.
     pub listener: Option<SeccompListener>,
 }

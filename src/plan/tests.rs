@@ -1382,8 +1382,15 @@ fn seccomp_is_compiled() {
     assert!(!seccomp.program.instructions.is_empty());
     // TSYNC and a listener go together only with TSYNC_ESRCH.
     assert_eq!(seccomp.flags, 1 | 1 << 1 | 1 << 4);
+    assert_eq!(seccomp.default_flags, 0);
     let listener = seccomp.listener.unwrap();
     assert_eq!((listener.path.as_path(), listener.metadata.as_deref()), (Path::new("/usr/agent.sock"), Some("x")));
+
+    // Absent is the default, empty is empty.
+    for (flags, default) in [(Value::Null, 1 << 2), (json!([]), 0), (json!(["SECCOMP_FILTER_FLAG_LOG"]), 0)] {
+        let seccomp = accept(&[("/linux/seccomp/flags", flags.clone())]).seccomp.unwrap();
+        assert_eq!(seccomp.default_flags, default, "{flags}");
+    }
 
     let unused = accept(&[("/linux/seccomp/listenerPath", json!("/x"))]).seccomp.unwrap();
     assert!(unused.listener.is_none());

@@ -151,9 +151,13 @@ impl FilterTime {
 /// Installs the filter; with a listener its descriptor goes to the parent, which takes it by number.
 pub fn load_seccomp(filter: &Seccomp, parent: Option<&ChildEnd>) -> Result<()> {
     let wants_listener = filter.listener.is_some();
-    let listener = seccomp::set_filter(&filter.program.instructions, filter.flags, wants_listener)
-        .property(|| "linux.seccomp")
-        .doing(|| "load the seccomp filter")?;
+    let load = |flags| seccomp::set_filter(&filter.program.instructions, flags, wants_listener);
+    let loaded = match load(filter.flags | filter.default_flags) {
+        // A kernel before 4.17.
+        Err(Errno::EINVAL) if filter.default_flags != 0 => load(filter.flags),
+        other => other,
+    };
+    let listener = loaded.property(|| "linux.seccomp").doing(|| "load the seccomp filter")?;
     if let (Some(listener), Some(parent)) = (listener, parent) {
         use std::os::fd::AsRawFd;
         let told = parent.tell(&Ask::Listener(listener.as_raw_fd())).and_then(|()| expect(parent, Answer::Done));

@@ -150,9 +150,10 @@ impl<'c> Cmd<'c> {
             }
             self.command.stderr(err);
         }
-        // The filter comes last but for the change of user, after which it could not be installed.
+        // The filter comes last but for the change of user and filters of the test, after which it could not be installed.
         if let Some(filter) = &self.context.filter {
-            let at = self.steps.iter().position(|s| matches!(s, BeforeExec::User(..))).unwrap_or(self.steps.len());
+            let at = self.steps.iter().position(|s| matches!(s, BeforeExec::User(..) | BeforeExec::Seccomp(..)));
+            let at = at.unwrap_or(self.steps.len());
             self.steps.insert(at, BeforeExec::Seccomp(filter.clone()));
         }
         sys::before_exec(&mut self.command, std::mem::take(&mut self.steps));

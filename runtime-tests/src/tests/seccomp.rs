@@ -38,6 +38,8 @@ pub const TESTS: &[Test] = &[
     Test { name: "without_syscalls", run: without_syscalls },
     Test { name: "architectures_of_podman", run: architectures },
     Test { name: "flags", run: flags },
+    Test { name: "flags_absent_are_spec_allow", run: flags_absent },
+    Test { name: "flags_absent_are_none_on_an_old_kernel", run: flags_on_an_old_kernel },
     Test { name: "flag_wait_killable_recv", run: flag_wait_killable },
     Test { name: "with_no_new_privileges", run: with_nnp },
     Test { name: "without_no_new_privileges", run: without_nnp },
@@ -498,6 +500,35 @@ fn flags(ctx: &Context) -> Outcome {
         let seen = call(ctx, profile, &[GETPGID, "0"])?.ok()?.said("syscall")?;
         check_eq!(seen["errno"], json!(96), "errno with flags {list}");
     }
+    Ok(())
+}
+
+const SPEC_ALLOW: u32 = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32;
+
+/// The errno of `getpgid(0)` with `profile`, whose runtime gets `errno` from seccomp(2) if SPEC_ALLOW is in the flags or not.
+fn errno_behind(ctx: &Context, profile: Value, flag: u32, errno: i32) -> Outcome<Run> {
+    let mut bundle = ctx.bundle()?;
+    with(&mut bundle, profile).guest(&["syscall", GETPGID, "0"]);
+    let outer = sys::denying(libc::SYS_seccomp, 1, SPEC_ALLOW, flag, errno);
+    bundle.run_command()?.before_exec(sys::BeforeExec::Seccomp(outer)).run()
+}
+
+fn flags_absent(ctx: &Context) -> Outcome {
+    let mut profile = rules(json!([{"names": ["getpgid"], "action": "SCMP_ACT_ERRNO", "errnoRet": 96}]));
+    let run = errno_behind(ctx, profile.clone(), 0, libc::E2BIG)?.ok()?;
+    check_eq!(run.said("syscall")?["errno"], json!(96), "errno without flags");
+    profile["flags"] = json!([]);
+    errno_behind(ctx, profile, SPEC_ALLOW, libc::E2BIG)?.ok()?;
+    Ok(())
+}
+
+/// Before Linux 4.17 the flag is EINVAL.
+fn flags_on_an_old_kernel(ctx: &Context) -> Outcome {
+    let mut profile = rules(json!([{"names": ["getpgid"], "action": "SCMP_ACT_ERRNO", "errnoRet": 96}]));
+    let run = errno_behind(ctx, profile.clone(), SPEC_ALLOW, libc::EINVAL)?.ok()?;
+    check_eq!(run.said("syscall")?["errno"], json!(96), "errno without flags");
+    profile["flags"] = json!(["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]);
+    errno_behind(ctx, profile, SPEC_ALLOW, libc::EINVAL)?.fails()?;
     Ok(())
 }
 
