@@ -232,10 +232,10 @@ fn make(
         preserved,
         start,
         first_own: stage::first_own(preserved),
+        is_hidden: stage::starts_dumpable(plan) && !plan.namespaces.user.is_new(),
     };
-    if !runtime.rootless {
-        // Before the clone: what joins a PID namespace is seen by its processes from the first instruction on. A rootless
-        // child must stay dumpable until its ids are mapped: its files in /proc would belong to root (proc(5)).
+    if !stage::starts_dumpable(plan) {
+        // Before the clone: what joins a PID namespace is seen by its processes from the first instruction on.
         crate::sys::process::set_dumpable(false).doing(|| "become undumpable")?;
     }
     let mut child = parent::spawn(&mut setup)?;

@@ -46,6 +46,8 @@ pub struct Setup<'c> {
     pub start: Option<OwnedFd>,
     /// First descriptor number that is this program's and not the caller's.
     pub first_own: RawFd,
+    /// Not dumpable, while the parent has no privilege over it.
+    pub is_hidden: bool,
 }
 
 struct Init<'i, 'c> {
@@ -335,9 +337,14 @@ impl<'c> Init<'_, 'c> {
     fn load_seccomp_with_listener(&mut self, time: FilterTime) -> Result<()> {
         match &self.setup.plan.seccomp {
             Some(filter) if self.filter_time() == Some(time) => {
+                // A parent without root takes no descriptor from who is not dumpable (pidfd_getfd(2)). By now the root is the
+                // container's.
+                let is_hidden = self.setup.is_hidden;
+                let show = |dumpable| if is_hidden { process::set_dumpable(dumpable) } else { Ok(()) };
+                show(true)?;
                 common::load_seccomp(filter, Some(&self.parent))?;
                 self.is_filtered = true;
-                Ok(())
+                Ok(show(false)?)
             }
             _ => Ok(()),
         }

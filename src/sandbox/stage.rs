@@ -37,6 +37,14 @@ pub fn is_needed(plan: &Plan) -> bool {
         || (namespaces.user.is_new() && namespace_flags(namespaces, joins) != 0)
 }
 
+/// Whether the child must be dumpable at first: without root its files in /proc would belong to root (proc(5)), and neither its
+/// id maps nor its oom_score_adj could be written. Who is to be in a user namespace that is joined, where others may have
+/// every capability over it, stops being so in the stage. In a new one nobody is yet, and no PID namespace of others' can be
+/// joined beside it.
+pub fn starts_dumpable(plan: &Plan) -> bool {
+    plan.namespaces.user.is_own() && !nix::unistd::geteuid().is_root()
+}
+
 /// The namespaces that clone3(2) makes: the time namespace is unshared and the cgroup namespace comes later.
 pub fn clone_flags(plan: &Plan) -> u64 {
     namespace_flags(&plan.namespaces, Namespace::is_new) & !(libc::CLONE_NEWTIME as u64 | libc::CLONE_NEWCGROUP as u64)
@@ -44,12 +52,26 @@ pub fn clone_flags(plan: &Plan) -> u64 {
 
 /// Joins what `joined` names, then makes the container's process and ends.
 pub fn run(setup: &mut Setup<'_>, parent: ChildEnd) -> ! {
-    let born = enter(setup.plan, setup.joined).and_then(|()| spawn(clone_flags(setup.plan), &parent));
+    let born = hide(setup.plan)
+        .and_then(|()| enter(setup.plan, setup.joined))
+        .and_then(|()| spawn(clone_flags(setup.plan), &parent));
     match born {
         Ok(Role::Stage) => process::exit_now(0),
         Ok(Role::Container) => init::run(setup, parent),
         Err(error) => fail(&parent, &error),
     }
+}
+
+/// Becomes undumpable, and so all that is made from here on, if it is not yet and a user namespace is joined: its processes
+/// must not see the host's root through one of the container's that still has it (CVE-2016-9962).
+fn hide(plan: &Plan) -> Result<()> {
+    if !matches!(plan.namespaces.user, Namespace::Join(_)) || !starts_dumpable(plan) {
+        return Ok(());
+    }
+    // oom_score_adj first, which the child inherits: the parent may not write it any more.
+    let score = plan.process.as_ref().and_then(|process| process.oom_score_adj);
+    super::parent::set_oom_score_adj(nix::unistd::getpid(), score, true)?;
+    process::set_dumpable(false).doing(|| "become undumpable")
 }
 
 /// Joins the namespaces of the process behind `target`, then makes the process of exec and ends.

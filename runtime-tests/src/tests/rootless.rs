@@ -31,6 +31,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "hooks_run", run: hooks },
     Test { name: "seccomp", run: seccomp },
     Test { name: "terminal", run: terminal },
+    Test { name: "a_joined_pod_does_not_see_into_what_is_created", run: hidden_in_a_pod },
     Test { name: "overlay_root", run: overlay },
     Test { name: "list_shows_its_own", run: list },
 ];
@@ -143,6 +144,41 @@ fn foreign_ranges(ctx: &Context) -> Outcome {
     }
     check!(ctx.state_entries().is_empty(), "a container is left");
     Ok(())
+}
+
+/// Of a container that joins another's PID and user namespace the other's root sees nothing before it runs: neither the host's
+/// root nor its creator's environment.
+fn hidden_in_a_pod(ctx: &Context) -> Outcome {
+    let mut first = rootless(ctx)?;
+    first.guest(&["report", ",", "sleep"]).privileged();
+    let mut infra = prepare(&mut first)?;
+    infra.create()?.ok()?;
+    infra.start()?.ok()?;
+    infra.report()?;
+    let pid = infra.pid()?;
+    let mut second = rootless(ctx)?;
+    for kind in ["user", "pid"] {
+        second.namespace(kind, Some(&format!("/proc/{pid}/ns/{kind}")));
+    }
+    second.remove("/linux/uidMappings").remove("/linux/gidMappings").set("/process/oomScoreAdj", 500);
+    second.guest(&["sleep"]);
+    let mut container = prepare(&mut second)?;
+    let command = container.create_command()?.env("OF_THE_CALLER", "secret");
+    command.run()?.ok().map_err(|e| e.during(&container.stderr()))?;
+    let there = infra.exec(&["ls", "/proc"])?.ok()?.said("ls")?;
+    let numbers: Vec<&str> = there.as_array().into_iter().flatten().filter_map(|name| name.as_str()).collect();
+    let mut seen = 0;
+    for number in numbers.into_iter().filter(|name| name.bytes().all(|b| b.is_ascii_digit())) {
+        let read = infra.exec(&["read", &format!("/proc/{number}/environ")])?.ok()?.said("read")?;
+        seen += 1;
+        check!(!read["text"].as_str().unwrap_or_default().contains("OF_THE_CALLER"), "process {number}: {read}");
+    }
+    check!(seen > 1, "no other process is in the PID namespace");
+    container.start()?.ok()?;
+    let adj = fs::read_to_string(format!("/proc/{}/oom_score_adj", container.pid()?))?;
+    check_eq!(adj.trim_end(), "500", "oom_score_adj");
+    container.end()?;
+    infra.end()
 }
 
 fn lifecycle(ctx: &Context) -> Outcome {
