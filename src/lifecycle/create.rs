@@ -241,7 +241,14 @@ fn make(
     let mut child = parent::spawn(&mut setup)?;
     let awaited = setup.prepared.awaited().to_vec();
     drop(setup);
-    child.wait_for_birth(signals)?;
+    let oom_score_adj = plan.process.as_ref().and_then(|process| process.oom_score_adj);
+    child.wait_for_birth(signals, |stage| {
+        // What it makes inherits it, and is not this process's to write to any more where that has no privilege.
+        parent::set_oom_score_adj(stage.pid(), oom_score_adj, runtime.rootless)?;
+        parent::map_ids(stage.pid(), &plan.id_maps, runtime.rootless)?;
+        // Its mount namespace is not the container's yet: that is asked for the mounts' sources.
+        stage.answer(Answer::Done)
+    })?;
     cgroup.close_to_newcomers(&plan.resources)?;
     state.pid = child.pid().as_raw();
     state.start_time = state::start_time(child.pid())?;
@@ -250,9 +257,7 @@ fn make(
         // Hooks may ask for the state. Until then a kill of this process is the end of the child, which needs no journal.
         locked.save(&state)?;
     }
-    if let Some(process) = &plan.process {
-        parent::set_oom_score_adj(child.pid(), process.oom_score_adj, runtime.rootless)?;
-    }
+    parent::set_oom_score_adj(child.pid(), oom_score_adj, runtime.rootless)?;
     if let (Some(socket), Some(pidfd)) = (&options.pidfd_socket, child.pidfd()) {
         terminal::send_fd(socket, pidfd, b"pidfd").doing(|| format!("send a pidfd to {}", socket.display()))?;
     }

@@ -82,7 +82,7 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
         }
         other => other?,
     };
-    child.wait_for_birth(&signals)?;
+    child.wait_for_birth(&signals, |_| Err(Error::other("the stage process asked for a map of ids")))?;
     let mut console = None;
     child.serve(&signals, |child, ask, mut fds| match ask {
         Ask::Console => {

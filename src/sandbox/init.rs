@@ -50,6 +50,27 @@ pub struct Setup<'c> {
     pub is_hidden: bool,
 }
 
+impl Setup<'_> {
+    /// What is the parent's own business: its end of the socket (so that its death is noticed), the state's lock; later, what
+    /// was left to be closed at once.
+    pub fn close_foreign_descriptors(&self, parent: &ChildEnd) -> Result<()> {
+        let mut kept: Vec<BorrowedFd<'_>> = vec![parent.as_fd()];
+        kept.extend(self.start.as_ref().map(AsFd::as_fd));
+        kept.extend(self.cgroup.descriptors());
+        kept.extend(self.joined.iter().map(|joined| joined.fd.as_fd()));
+        kept.extend(self.prepared.descriptors());
+        common::close_all_but(self.first_own, &kept)
+    }
+
+    /// Has the parent write the id maps of this process, and takes the mount sources that come with the answer.
+    pub fn ask_for_id_maps(&mut self, parent: &ChildEnd) -> Result<()> {
+        parent.tell(&Ask::MapIds)?;
+        let sources = common::expect_with_fds(parent, Answer::Done)?;
+        self.prepared.take(sources);
+        Ok(())
+    }
+}
+
 struct Init<'i, 'c> {
     setup: &'i mut Setup<'c>,
     parent: ChildEnd,
@@ -125,22 +146,11 @@ impl<'c> Init<'_, 'c> {
         process::set_parent_death_signal(libc::SIGKILL).doing(|| "ask for a signal at the parent's death")?;
         process::set_umask(0o022);
         signals::reset()?;
-        self.close_foreign_descriptors()?;
+        self.setup.close_foreign_descriptors(&self.parent)?;
         for (name, step) in STEPS {
             step(self).map_err(|error| error.within_step(name))?;
         }
         Ok(())
-    }
-
-    /// What is the parent's own business: its end of the socket (so that its death is noticed), the state's lock; later, what
-    /// was left to be closed at once.
-    fn close_foreign_descriptors(&self) -> Result<()> {
-        let mut kept: Vec<BorrowedFd<'_>> = vec![self.parent.as_fd()];
-        kept.extend(self.setup.start.as_ref().map(AsFd::as_fd));
-        kept.extend(self.setup.cgroup.descriptors());
-        kept.extend(self.setup.joined.iter().map(|joined| joined.fd.as_fd()));
-        kept.extend(self.setup.prepared.descriptors());
-        common::close_all_but(self.setup.first_own, &kept)
     }
 
     fn rootfs(&self) -> Result<&RootFs<'c>> {
@@ -153,10 +163,8 @@ impl<'c> Init<'_, 'c> {
 
     fn map_ids(&mut self) -> Result<()> {
         if self.setup.plan.namespaces.user.is_own() {
-            if self.setup.plan.namespaces.user.is_new() {
-                self.parent.tell(&Ask::MapIds)?;
-                let sources = common::expect_with_fds(&self.parent, Answer::Done)?;
-                self.setup.prepared.take(sources);
+            if self.setup.plan.namespaces.user.is_new() && !stage::makes_user_namespace(self.setup.plan) {
+                self.setup.ask_for_id_maps(&self.parent)?;
             }
             become_root()?;
         }
@@ -296,7 +304,7 @@ impl<'c> Init<'_, 'c> {
             rootfs.close_later();
         }
         // What waits for start holds nothing that it does not need.
-        self.close_foreign_descriptors()
+        self.setup.close_foreign_descriptors(&self.parent)
     }
 
     fn set_priorities(&mut self) -> Result<()> {

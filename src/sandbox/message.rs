@@ -3,7 +3,7 @@
 //! ```text
 //!   container process               parent
 //!   MapIds        ────────────────▶ writes uid_map, gid_map
-//!                 ◀──────────────── Done [descriptors of mount sources, as many as there are and fit]
+//!                 ◀──────────────── Done [descriptors of mount sources, as many as fit; none for a stage that asks]
 //!   Sources n     ────────────────▶ opens the last n of the mount sources that the container has no right to open
 //!                 ◀──────────────── Done [descriptors]
 //!   RunHostHooks  ────────────────▶ runs prestart and createRuntime hooks in the host's namespaces

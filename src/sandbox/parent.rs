@@ -99,8 +99,8 @@ impl Child {
         self.socket.answer(Answer::Done, &numbers)
     }
 
-    /// Waits until the container's process is born: at once, unless there is a stage.
-    pub fn wait_for_birth(&mut self, signals: &Signals) -> Result<()> {
+    /// Waits until the container's process is born: at once, unless there is a stage, whose ids `map_ids` maps.
+    pub fn wait_for_birth(&mut self, signals: &Signals, map_ids: impl Fn(&Self) -> Result<()>) -> Result<()> {
         while self.stage.is_some() {
             signals.wait_readable(self.socket.as_fd())?;
             match self.socket.receive()? {
@@ -113,6 +113,7 @@ impl Child {
                         reap(stage);
                     }
                 }
+                Some((Ask::MapIds, _)) => map_ids(self)?,
                 Some((Ask::Warn(text), _)) => log::warn!("{text}"),
                 Some((Ask::Failed(error), _)) => return Err(Error::decode(&error)),
                 Some((other, _)) => return Err(Error::other(format!("the stage process asked for {other:?}"))),

@@ -5,6 +5,8 @@
 //! its first instruction: a process in the container's PID namespace that still had the host's root would show it to a
 //! container process with CAP_SYS_PTRACE (CVE-2016-9962).
 
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
@@ -45,16 +47,22 @@ pub fn starts_dumpable(plan: &Plan) -> bool {
     plan.namespaces.user.is_own() && !nix::unistd::geteuid().is_root()
 }
 
-/// The namespaces that clone3(2) makes: the time namespace is unshared and the cgroup namespace comes later.
+/// Whether the stage makes the user namespace: unshare(2) of a time namespace needs the privilege that it gives, and the time
+/// namespace belongs to it then, as the others do.
+pub fn makes_user_namespace(plan: &Plan) -> bool {
+    plan.namespaces.user.is_new() && plan.namespaces.time.is_new()
+}
+
+/// The namespaces that clone3(2) makes: the time namespace is unshared, the cgroup namespace comes later.
 pub fn clone_flags(plan: &Plan) -> u64 {
-    namespace_flags(&plan.namespaces, Namespace::is_new) & !(libc::CLONE_NEWTIME as u64 | libc::CLONE_NEWCGROUP as u64)
+    let made = if makes_user_namespace(plan) { libc::CLONE_NEWUSER as u64 } else { 0 };
+    let otherwise = made | libc::CLONE_NEWTIME as u64 | libc::CLONE_NEWCGROUP as u64;
+    namespace_flags(&plan.namespaces, Namespace::is_new) & !otherwise
 }
 
 /// Joins what `joined` names, then makes the container's process and ends.
 pub fn run(setup: &mut Setup<'_>, parent: ChildEnd) -> ! {
-    let born = hide(setup.plan)
-        .and_then(|()| enter(setup.plan, setup.joined))
-        .and_then(|()| spawn(clone_flags(setup.plan), &parent));
+    let born = enter(setup, &parent).and_then(|()| spawn(clone_flags(setup.plan), &parent));
     match born {
         Ok(Role::Stage) => process::exit_now(0),
         Ok(Role::Container) => init::run(setup, parent),
@@ -123,10 +131,24 @@ fn spawn(flags: u64, parent: &ChildEnd) -> Result<Role> {
     }
 }
 
-fn enter(plan: &Plan, joined: &[Joined]) -> Result<()> {
-    join_in_order(joined)?;
+fn enter(setup: &mut Setup<'_>, parent: &ChildEnd) -> Result<()> {
+    let plan = setup.plan;
+    if makes_user_namespace(plan) {
+        // The parent's end of the socket too, so that its death ends the wait for the maps.
+        setup.close_foreign_descriptors(parent)?;
+    }
+    // Before anything is hidden: of who is not dumpable the files in /proc belong to root (proc(5)), and a change of ids does
+    // the same. Asked for privilege is who opened it.
+    let offsets = open_offsets(&plan.time_offsets)?;
+    hide(plan)?;
+    join_in_order(setup.joined)?;
+    if makes_user_namespace(plan) {
+        unshare(CloneFlags::CLONE_NEWUSER).property(|| "linux.namespaces").doing(|| "make a user namespace")?;
+        setup.ask_for_id_maps(parent)?;
+        become_root()?;
+    }
     if plan.namespaces.time.is_new() {
-        make_time_namespace(&plan.time_offsets)?;
+        make_time_namespace(offsets)?;
     }
     Ok(())
 }
@@ -157,10 +179,8 @@ impl Joined {
     }
 }
 
-/// A new time namespace with its offsets: they can be written until the first process is born in it (time_namespaces(7)).
-fn make_time_namespace(offsets: &TimeOffsets) -> Result<()> {
-    let flags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
-    unshare(flags).property(|| "linux.namespaces").doing(|| "make a time namespace")?;
+/// The file for the offsets of a time namespace that is made later, and what is to be written to it; `None` without offsets.
+fn open_offsets(offsets: &TimeOffsets) -> Result<Option<(File, String)>> {
     let clocks = [("monotonic", offsets.monotonic), ("boottime", offsets.boottime)];
     let lines = clocks.iter().filter_map(|(clock, offset)| {
         let (seconds, nanoseconds) = (*offset)?;
@@ -168,9 +188,18 @@ fn make_time_namespace(offsets: &TimeOffsets) -> Result<()> {
     });
     let text: String = lines.collect();
     if text.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    std::fs::write("/proc/self/timens_offsets", &text)
+    let file = File::options().write(true).open("/proc/self/timens_offsets");
+    Ok(Some((file.property(|| "linux.timeOffsets").doing(|| "open /proc/self/timens_offsets")?, text)))
+}
+
+/// A new time namespace with its offsets: they can be written until the first process is born in it (time_namespaces(7)).
+fn make_time_namespace(offsets: Option<(File, String)>) -> Result<()> {
+    let flags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
+    unshare(flags).property(|| "linux.namespaces").doing(|| "make a time namespace")?;
+    let Some((mut file, text)) = offsets else { return Ok(()) };
+    file.write_all(text.as_bytes())
         .property(|| "linux.timeOffsets")
         .doing(|| format!("write {text:?} to /proc/self/timens_offsets"))
 }

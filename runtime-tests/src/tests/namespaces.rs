@@ -44,6 +44,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "new_namespaces_belong_to_the_user_namespace", run: owned_by_user_namespace },
     Test { name: "time_offsets", run: time_offsets },
     Test { name: "time_offsets_for_exec", run: time_offsets_for_exec },
+    Test { name: "time_offsets_with_a_user_namespace", run: time_offsets_with_user },
     Test { name: "exec_without_a_mount_namespace_stays_in_the_root", run: exec_without_mount },
     Test { name: "loopback_is_up_in_a_new_network", run: loopback_is_up },
     Test { name: "net_device_moves", run: net_device_moves },
@@ -401,6 +402,25 @@ fn time_offsets_for_exec(ctx: &Context) -> Outcome {
     let seen = container.exec(&["report"])?.ok()?.report()?["clock"]["boottime"].as_i64().unwrap_or(0);
     let ahead = (seen - host) / 1_000_000_000;
     check!((1_000_000..1_000_060).contains(&ahead), "boottime of exec is {ahead} s ahead");
+    container.end()
+}
+
+/// The time namespace belongs to the container's user namespace, as the others do.
+fn time_offsets_with_user(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    bundle.user_namespace(&[(0, 100_000, 65536)])?;
+    bundle.namespace("time", None).set("/linux/timeOffsets", json!({"boottime": {"secs": 1_000_000, "nanosecs": 0}}));
+    bundle.set("/process/oomScoreAdj", 77);
+    let mut container = bundle.guest(&["report", ",", "sleep"]).start()?;
+    let host = ctx.guest_command().run()?.ok()?.report()?["clock"]["boottime"].as_i64().unwrap_or(0);
+    let init = container.report()?;
+    let exec = container.exec(&["report"])?.ok()?.report()?;
+    for (seen, who) in [(&init, "init"), (&exec, "exec")] {
+        let ahead = (seen["clock"]["boottime"].as_i64().unwrap_or(0) - host) / 1_000_000_000;
+        check!((999_990..1_000_060).contains(&ahead), "boottime of {who} is {ahead} s ahead");
+        check_eq!(seen["uid_map"], json!([[0, 100_000, 65536]]), "uid_map of {who}");
+    }
+    check_eq!(init.number("oom_score_adj"), 77, "oom_score_adj");
     container.end()
 }
 

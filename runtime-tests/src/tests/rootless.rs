@@ -32,6 +32,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "seccomp", run: seccomp },
     Test { name: "terminal", run: terminal },
     Test { name: "a_joined_pod_does_not_see_into_what_is_created", run: hidden_in_a_pod },
+    Test { name: "new_time", run: new_time },
     Test { name: "overlay_root", run: overlay },
     Test { name: "list_shows_its_own", run: list },
 ];
@@ -179,6 +180,19 @@ fn hidden_in_a_pod(ctx: &Context) -> Outcome {
     check_eq!(adj.trim_end(), "500", "oom_score_adj");
     container.end()?;
     infra.end()
+}
+
+/// The privilege to make it comes with the user namespace.
+fn new_time(ctx: &Context) -> Outcome {
+    let mut bundle = rootless(ctx)?;
+    bundle.namespace("time", None).set("/linux/timeOffsets", json!({"boottime": {"secs": 1_000_000, "nanosecs": 0}}));
+    let host = ctx.guest_command().run()?.ok()?.report()?["clock"]["boottime"].as_i64().unwrap_or(0);
+    let seen = run(bundle.set("/process/oomScoreAdj", 500))?.ok()?.report()?;
+    let ahead = (seen["clock"]["boottime"].as_i64().unwrap_or(0) - host) / 1_000_000_000;
+    check!((1_000_000..1_000_060).contains(&ahead), "boottime is {ahead} s ahead");
+    check_eq!(seen["uid_map"], json!([[0, USER, 1]]), "uid_map");
+    check_eq!(seen.number("oom_score_adj"), 500, "oom_score_adj");
+    Ok(())
 }
 
 fn lifecycle(ctx: &Context) -> Outcome {
