@@ -34,7 +34,7 @@ pub fn spawn(setup: &mut init::Setup<'_>) -> Result<Child> {
     let flags = if has_stage { 0 } else { stage::clone_flags(setup.plan) };
     let born = clone_into(&single, flags, &setup.cgroup);
     let born = match born {
-        Err(error) if error.errno() == Some(Errno::EPERM) => {
+        Err(error) if error.errno() == Some(Errno::EPERM) && !nix::unistd::geteuid().is_root() => {
             Err(error.hint("without root a container needs a user namespace with mappings: see kelson spec --rootless"))
         }
         other => other,
@@ -53,7 +53,9 @@ pub fn spawn(setup: &mut init::Setup<'_>) -> Result<Child> {
 fn clone_into(single: &SingleThreaded, flags: u64, cgroup: &cgroup::Entry) -> Result<Forked> {
     let args = CloneArgs { flags, cgroup: cgroup.into.as_ref().map(AsFd::as_fd) };
     let forked = match process::clone(single, &args) {
-        Err(Errno::ENOSYS) if args.cgroup.is_some() => process::clone(single, &CloneArgs { flags, cgroup: None })?,
+        Err(Errno::ENOSYS | Errno::EPERM) if args.cgroup.is_some() => {
+            process::clone(single, &CloneArgs { flags, cgroup: None })?
+        }
         other => return Ok(other?),
     };
     if matches!(forked, Forked::Child)

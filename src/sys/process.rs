@@ -67,7 +67,7 @@ struct RawCloneArgs {
 /// Makes a child with fork semantics in the namespaces that `args.flags` asks for; handled signals are reset in it.
 ///
 /// # Errors
-/// `ENOSYS` where the kernel or a filter has no clone3(2) and a cgroup is asked for; without one clone(2) is used.
+/// `ENOSYS`, or of some filters `EPERM`, where there is no clone3(2) and a cgroup is asked for; without one clone(2) is used.
 pub fn clone(_proof: &SingleThreaded, args: &CloneArgs<'_>) -> nix::Result<Forked> {
     let mut pidfd: c_int = -1;
     let mut raw = RawCloneArgs {
@@ -85,7 +85,8 @@ pub fn clone(_proof: &SingleThreaded, args: &CloneArgs<'_>) -> nix::Result<Forke
     // child runs on its own copy of this one; `_proof` says that no other thread can hold a lock that is copied.
     let returned = unsafe { libc::syscall(libc::SYS_clone3, &raw mut raw, size_of::<RawCloneArgs>()) };
     let pid = match Errno::result(returned) {
-        Err(Errno::ENOSYS) if args.cgroup.is_none() => clone_without_clone3(args.flags, &mut pidfd)?,
+        // EPERM may be the kernel's own answer: then clone(2) gives it again.
+        Err(Errno::ENOSYS | Errno::EPERM) if args.cgroup.is_none() => clone_without_clone3(args.flags, &mut pidfd)?,
         other => other?,
     };
     if pid == 0 {

@@ -14,6 +14,7 @@ use crate::sys::{self, BeforeExec};
 use crate::{check, check_eq, skip};
 
 pub const TESTS: &[Test] = &[
+    Test { name: "clone3_that_a_filter_denies_is_replaced", run: denied_clone3 },
     Test { name: "status_created_running_stopped", run: statuses },
     Test { name: "status_after_the_process_is_killed_from_outside", run: killed_from_outside },
     Test { name: "status_when_the_pid_is_reused", run: pid_reused },
@@ -88,6 +89,18 @@ pub const TESTS: &[Test] = &[
     Test { name: "preserve_fds_of_exec", run: exec_preserve_fds },
     Test { name: "nothing_stays_resident_after_start", run: nothing_resident },
 ];
+
+/// Older profiles of engines answer EPERM, not ENOSYS, to calls that they do not know.
+fn denied_clone3(ctx: &Context) -> Outcome {
+    let outer = sys::denying(libc::SYS_clone3, 0, 0, 0, libc::EPERM);
+    let step = || BeforeExec::Seccomp(outer.clone());
+    let mut bundle = ctx.bundle()?;
+    bundle.guest(&["print", "alive"]).run_command()?.before_exec(step()).run()?.prints("alive\n")?;
+    let container = bundle.guest(&["sleep"]).start()?;
+    let exec = container.exec_command(&[], &["/bin/guest", "print", "here"]).before_exec(step());
+    exec.run()?.prints("here\n")?;
+    container.end()
+}
 
 /// A bundle whose program sleeps.
 fn sleeper(ctx: &Context) -> Outcome<Bundle<'_>> {
