@@ -1,5 +1,7 @@
 //! `linux` of config.json, except for resources and seccomp, which have files of their own.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::CString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +12,7 @@ use super::model::{
     TimeOffsets, User,
 };
 use super::process::unknown;
-use super::{absolute, c_string, list_of_numbers, required, some_text, spec};
+use super::{absolute, c_string, cleaned, list_of_numbers, required, some_text, spec};
 use crate::error::{Context, Error, Result};
 
 /// The kernel takes so many lines in uid_map and gid_map (user_namespaces(7), since 4.15).
@@ -213,6 +215,7 @@ pub fn time_offsets(offsets: Option<Map<'_, spec::TimeOffset<'_>>>, namespaces: 
 
 pub fn net_devices(devices: Option<Map<'_, spec::NetDevice<'_>>>, namespaces: &Namespaces) -> Result<Vec<NetDevice>> {
     let mut out: Vec<NetDevice> = vec![];
+    let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
     for (host, device) in devices.iter().flat_map(|map| map.iter()) {
         let property = format!("linux.netDevices[{:?}]", &**host);
         if !namespaces.network.is_own() {
@@ -227,8 +230,9 @@ pub fn net_devices(devices: Option<Map<'_, spec::NetDevice<'_>>>, namespaces: &N
         if container.replacen("%d", "", 1).contains('%') {
             return Err(Error::config(name, format!("{container:?}: only one %d can be filled in")));
         }
-        if let Some(other) = out.iter().find(|other| other.container == *container && !container.contains('%')) {
-            return Err(Error::config(name, format!("{container:?} is already the name of {:?}", other.host)));
+        let other = if container.contains('%') { None } else { taken.insert(container, host) };
+        if let Some(other) = other {
+            return Err(Error::config(name, format!("{container:?} is already the name of {other:?}")));
         }
         out.push(NetDevice { host: host.to_string(), container: container.to_string() });
     }
@@ -250,17 +254,13 @@ fn check_interface_name(name: &str, property: &str) -> Result<()> {
 
 pub fn devices(specs: &[spec::Device<'_>]) -> Result<Vec<Device>> {
     let mut out: Vec<Device> = Vec::with_capacity(specs.len());
+    // Where in `out` the device of a path is.
+    let mut places: BTreeMap<PathBuf, usize> = BTreeMap::new();
     for (index, spec) in specs.iter().enumerate() {
         let property = |name: &str| format!("linux.devices[{index}].{name}");
         let path = absolute(required(&spec.path, || property("path"))?, || property("path"))?;
         if path.file_name().is_none() {
             return Err(Error::config(property("path"), format!("{path:?} does not name a file")));
-        }
-        if let Some(other) = out.iter().find(|other| other.path == path) {
-            return Err(Error::config(
-                property("path"),
-                format!("{path:?} is already the path of linux.devices[{}]", other.index),
-            ));
         }
         // mknod(1): u is an unbuffered character device.
         let kind = match &**required(&spec.kind, || property("type"))? {
@@ -286,7 +286,7 @@ pub fn devices(specs: &[spec::Device<'_>]) -> Result<Vec<Device>> {
             Some(u32::MAX) => Err(Error::config(property(name), "4294967295 is no id")),
             id => Ok(id.unwrap_or(0)),
         };
-        out.push(Device {
+        let device = Device {
             index,
             kind,
             major: number(&spec.major, "major", MAX_MAJOR)?,
@@ -295,7 +295,23 @@ pub fn devices(specs: &[spec::Device<'_>]) -> Result<Vec<Device>> {
             uid: owner(spec.uid, "uid")?,
             gid: owner(spec.gid, "gid")?,
             path,
-        });
+        };
+        match places.entry(cleaned(&device.path)) {
+            Entry::Vacant(place) => {
+                place.insert(out.len());
+                out.push(device);
+            }
+            // config-linux.md#devices: an error if what is there is another device; the first one's mode and owner stay.
+            Entry::Occupied(place) => {
+                let other = &out[*place.get()];
+                if (other.kind, other.major, other.minor) != (device.kind, device.major, device.minor) {
+                    return Err(Error::config(
+                        property("path"),
+                        format!("{:?} is already the path of linux.devices[{}]", device.path, other.index),
+                    ));
+                }
+            }
+        }
     }
     Ok(out)
 }
@@ -317,6 +333,7 @@ pub fn restricted_paths(
 /// Only keys that belong to a namespace which is not the caller's: any other would change the host.
 pub fn sysctl(sysctl: Option<Map<'_, Text<'_>>>, namespaces: &Namespaces, has_hostname: bool) -> Result<Vec<Sysctl>> {
     let mut out: Vec<Sysctl> = vec![];
+    let mut keys: BTreeMap<String, &str> = BTreeMap::new();
     for (key, value) in sysctl.iter().flat_map(|map| map.iter()) {
         let property = || format!("linux.sysctl[{:?}]", &**key);
         let path = sysctl_path(key).property(property)?;
@@ -337,8 +354,8 @@ pub fn sysctl(sysctl: Option<Map<'_, Text<'_>>>, namespaces: &Namespaces, has_ho
         if path == "kernel/hostname" && has_hostname {
             return Err(Error::config(property(), "conflicts with hostname"));
         }
-        if let Some(other) = out.iter().find(|other| other.path == path) {
-            return Err(Error::config(property(), format!("is the same as {:?}", other.key)));
+        if let Some(other) = keys.insert(path.clone(), key) {
+            return Err(Error::config(property(), format!("is the same as {other:?}")));
         }
         out.push(Sysctl { key: key.to_string(), path, value: value.to_string() });
     }

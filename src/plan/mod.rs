@@ -26,9 +26,9 @@ pub use mounts::mount_options;
 pub use process::{CAPABILITIES, apparmor, parse_capability, parse_env, parse_id, process, selinux};
 pub use source::read_config;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
 use json::Text;
@@ -187,6 +187,21 @@ fn absolute(path: &str, property: impl FnOnce() -> String) -> Result<PathBuf> {
     Ok(PathBuf::from(path))
 }
 
+/// `path` made absolute, without `.` and with `..` taken back by its text; good for comparing, not for opening.
+pub fn cleaned(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
+    }
+    clean
+}
+
 fn selinux_label(label: Option<Text<'_>>, property: &str, host: &Host) -> Result<Option<String>> {
     match some_text(label) {
         Some(label) if !(host.selinux)() => {
@@ -210,7 +225,7 @@ fn list_of_numbers(list: &str, limit: u32) -> Result<Vec<u32>> {
             _ => Err(wrong(&format!("names a number above {}", limit - 1))),
         }
     };
-    let mut out = BTreeSet::new();
+    let mut ranges = vec![];
     for range in list.split(',') {
         let range = range.trim();
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -218,7 +233,14 @@ fn list_of_numbers(list: &str, limit: u32) -> Result<Vec<u32>> {
         if first > last {
             return Err(wrong("has a range that runs backwards"));
         }
-        out.extend(first..=last);
+        ranges.push((first, last));
     }
-    Ok(out.into_iter().collect())
+    // Sorted, so that each number is made once however often the list has it.
+    ranges.sort_unstable();
+    let mut out: Vec<u32> = vec![];
+    for (first, last) in ranges {
+        let next = out.last().map_or(0, |number| number + 1);
+        out.extend(first.max(next)..=last);
+    }
+    Ok(out)
 }

@@ -1,6 +1,8 @@
 //! `linux.resources` of config.json: values as written, checked as far as no cgroup version is asked
 //! (config-linux.md#control-groups).
 
+use std::collections::BTreeSet;
+
 use super::json::{List, Map, Text};
 use super::model::{
     BlockIo, Cpu, DeviceRule, DeviceRuleKind, HugepageLimit, Memory, Network, Rdma, Resources, ThrottleDevice,
@@ -180,6 +182,7 @@ fn throttle(specs: &Option<List<spec::ThrottleDevice<'_>>>, name: &str) -> Resul
 
 fn hugepage_limits(specs: &[spec::HugepageLimit<'_>]) -> Result<Vec<HugepageLimit>> {
     let mut out: Vec<HugepageLimit> = Vec::with_capacity(specs.len());
+    let mut sizes = BTreeSet::new();
     for (i, spec) in specs.iter().enumerate() {
         let property = |name: &str| format!("linux.resources.hugepageLimits[{i}].{name}");
         let size = required(&spec.page_size, || property("pageSize"))?;
@@ -188,7 +191,7 @@ fn hugepage_limits(specs: &[spec::HugepageLimit<'_>]) -> Result<Vec<HugepageLimi
             let why = format!("{:?} is not a size such as 64KB, 2MB or 1GB", &**size);
             return Err(Error::config(property("pageSize"), why));
         }
-        if out.iter().any(|other| *other.page_size == **size) {
+        if !sizes.insert(&**size) {
             return Err(Error::config(property("pageSize"), format!("{} is limited twice", &**size)));
         }
         out.push(HugepageLimit { page_size: size.to_string(), limit: *required(&spec.limit, || property("limit"))? });

@@ -646,6 +646,40 @@ fn devices() {
     assert_eq!((plan.devices[0].kind, plan.devices[0].mode, plan.devices[0].minor), (DeviceKind::Char, 0o666, 2));
     assert_eq!(plan.devices[1].kind, DeviceKind::Fifo);
     assert_eq!((plan.devices[2].mode, plan.devices[2].uid, plan.devices[2].gid), (0o600, 7, 8));
+    // The same once more, however it is written.
+    let plan = accept(&[(
+        "/linux/devices",
+        json!([device("/dev/x", "c", json!({"fileMode": 0o600}))[0], device("/dev/y/../x", "u", json!({}))[0]]),
+    )]);
+    assert_eq!((plan.devices.len(), plan.devices[0].mode), (1, 0o600));
+    refuse(
+        &[("/linux/devices", json!([device("/dev/x", "c", json!({}))[0], device("/dev/y/../x", "b", json!({}))[0]]))],
+        "linux.devices[1].path: \"/dev/y/../x\" is already the path of linux.devices[0]",
+    );
+}
+
+/// What is compared with all that came before is found by its name: 64 MiB of it must not take hours.
+#[test]
+fn many_entries_are_no_quadratic_work() {
+    let many = 20_000;
+    let devices: Vec<Value> =
+        (0..many).map(|i| json!({"path": format!("/dev/x{i}"), "type": "c", "major": 1, "minor": 3})).collect();
+    let sysctl: serde_json::Map<_, _> = (0..many).map(|i| (format!("net.x{i}"), json!("1"))).collect();
+    let net: serde_json::Map<_, _> = (0..many).map(|i| (format!("x{i}"), json!({}))).collect();
+    let pages: Vec<Value> = (1..=many).map(|i| json!({"pageSize": format!("{i}KB"), "limit": 1})).collect();
+    let text = with(&[
+        ("/linux/devices", json!(devices)),
+        ("/linux/sysctl", json!(sysctl)),
+        ("/linux/netDevices", json!(net)),
+        ("/linux/resources/hugepageLimits", json!(pages)),
+        ("/process/execCPUAffinity", json!({"final": vec!["0-8191"; many].join(",")})),
+    ]);
+    // Quadratic, it is minutes.
+    let begun = std::time::Instant::now();
+    let plan = planned(&text).unwrap();
+    assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!((plan.devices.len(), plan.sysctl.len(), plan.net_devices.len()), (many, many, many));
+    assert_eq!(plan.process.unwrap().exec_cpu_affinity.r#final.unwrap().len(), 8192);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::sys::stat::{Mode, mkdirat};
 
+pub use crate::plan::cleaned;
 use crate::sys::fd::close_later;
 use crate::sys::mount;
 
@@ -235,21 +236,6 @@ fn components(path: &Path) -> Vec<OsString> {
 /// are relative and have no colon.
 fn is_magic(target: &Path) -> bool {
     target.is_absolute() || target.as_os_str().as_bytes().contains(&b':')
-}
-
-/// `path` made absolute, without `.` and with `..` taken back by its text; good for comparing, not for opening.
-pub fn cleaned(path: &Path) -> PathBuf {
-    let mut clean = PathBuf::from("/");
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => clean.push(name),
-            Component::ParentDir => {
-                clean.pop();
-            }
-            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
-        }
-    }
-    clean
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
-use crate::harness::{Context, Outcome, Run, Test, Value, json};
+use crate::harness::{Context, Outcome, Peer, Run, Test, Value, json};
 use crate::{check, check_eq};
 
 pub const TESTS: &[Test] = &[
@@ -43,6 +43,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "device_owner_and_mode", run: device_owner_and_mode },
     Test { name: "device_in_a_new_directory", run: device_in_a_new_directory },
     Test { name: "device_that_exists_already", run: device_that_exists },
+    Test { name: "device_given_twice", run: device_given_twice },
     Test { name: "device_in_a_user_namespace", run: device_in_a_user_namespace },
     Test { name: "masked_file_is_empty", run: masked_file },
     Test { name: "masked_directory_is_empty", run: masked_directory },
@@ -387,6 +388,20 @@ fn device_owner_and_mode(ctx: &Context) -> Outcome {
 fn device_in_a_new_directory(ctx: &Context) -> Outcome {
     let stat = one_device(ctx, json!({"path": "/dev/net/deep/tun", "type": "c", "major": 10, "minor": 200}))?;
     check_eq!((&stat["kind"], &stat["minor"]), (&json!("c"), &json!(200)), "/dev/net/deep/tun");
+    Ok(())
+}
+
+/// Engines merge lists of devices; an error is due only where the second is another device.
+fn device_given_twice(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    let device = |path: &str, minor: u32| json!({"path": path, "type": "c", "major": 1, "minor": minor});
+    bundle.set("/linux/devices", json!([device("/dev/extra", 3), device("/dev/extra", 3)]));
+    let stat = bundle.guest(&["stat", "/dev/extra"]).run()?.ok()?.said("stat")?;
+    check_eq!((&stat["kind"], &stat["minor"]), (&json!("c"), &json!(3)), "/dev/extra");
+    bundle.set("/linux/devices", json!([device("/dev/extra", 3), device("/dev/a/../extra", 5)]));
+    if ctx.peer == Peer::Kelson {
+        bundle.refused(&["linux.devices[1].path", "linux.devices[0]"])?;
+    }
     Ok(())
 }
 
