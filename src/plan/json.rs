@@ -11,9 +11,14 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::error::{Error, Kind, Result};
+
+/// So many characters of a key or value are shown.
+const MAX_SHOWN: usize = 128;
+/// As serde_json has it for what is read.
+const MAX_DEPTH: usize = 128;
 
 /// Unknown properties beyond these are counted, not named: a hostile file must not fill the log.
 const MAX_NAMED: usize = 32;
@@ -39,10 +44,12 @@ struct Notes {
     more_unknown: usize,
     /// Where the error is, innermost step first.
     trail: Vec<Step>,
+    /// A value went by that nobody looked at.
+    has_skipped: bool,
 }
 
 thread_local! {
-    static NOTES: RefCell<Notes> = const { RefCell::new(Notes { unknown: vec![], more_unknown: 0, trail: vec![] }) };
+    static NOTES: RefCell<Notes> = const { RefCell::new(Notes { unknown: vec![], more_unknown: 0, trail: vec![], has_skipped: false }) };
 }
 
 /// Reads `text`, which `what` names in messages, and warns about every property that no struct knows.
@@ -69,18 +76,64 @@ fn read_noting<'a, T: Deserialize<'a>>(text: &'a str, what: &str) -> Result<(T, 
     NOTES.take();
     let value = serde_json::from_str(text);
     let notes = NOTES.take();
+    // serde_json counts the levels of what it reads, not of what it skips.
+    if notes.has_skipped && depth(text) > MAX_DEPTH {
+        return Err(Error::new(Kind::Config, format!("{what} is nested more than {MAX_DEPTH} levels deep")));
+    }
     let value = value.map_err(|error| complaint(error, &notes.trail, what))?;
     Ok((value, notes))
 }
 
+/// How deep the brackets of a JSON text are nested.
+fn depth(text: &str) -> usize {
+    let (mut depth, mut deepest): (usize, usize) = (0, 0);
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'"' => {
+                while let Some(inner) = bytes.next().filter(|inner| *inner != b'"') {
+                    if inner == b'\\' {
+                        bytes.next();
+                    }
+                }
+            }
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
+
+/// A text of the config for a message: whoever wrote it must not fill the log.
+pub fn shortened(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(MAX_SHOWN) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
+}
+
 fn complaint(error: serde_json::Error, trail: &[Step], what: &str) -> Error {
     use serde_json::error::Category;
-    let text = error.to_string();
+    let text = shortened_complaint(error.to_string());
     match error.classify() {
         Category::Eof => Error::new(Kind::Config, format!("{what} is truncated: {text}")),
         Category::Data if !trail.is_empty() => Error::config(property(trail), text),
         _ => Error::new(Kind::Config, format!("{what} is not valid: {text}")),
     }
+}
+
+/// serde_json's text, which holds the whole of a value of the wrong type, with the middle of it left out.
+fn shortened_complaint(text: String) -> String {
+    /// ", expected … at line … column …".
+    const END: usize = 96;
+    let length = text.chars().count();
+    if length <= MAX_SHOWN + END {
+        return text;
+    }
+    let end: String = text.chars().skip(length - END).collect();
+    format!("{}{end}", shortened(&text))
 }
 
 /// `mounts[4].options`, from steps that are innermost first.
@@ -93,9 +146,9 @@ fn property(trail: &[Step]) -> String {
                 if !out.is_empty() {
                     out.push('.');
                 }
-                out.push_str(key);
+                out.push_str(&shortened(key));
             }
-            Step::Key(key) => out.push_str(&format!("[{key:?}]")),
+            Step::Key(key) => out.push_str(&format!("[{:?}]", shortened(key))),
         }
     }
     out
@@ -395,47 +448,57 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Map<'de, T> {
     }
 }
 
-/// Any value, thrown away. Unlike `serde::de::IgnoredAny`, for which serde_json does not count levels, it is refused when
-/// it is nested too deeply.
+/// Any value, thrown away, numbers that no type holds too; [`read`] refuses it when it is nested too deeply.
 #[derive(Clone, Copy, Debug)]
 pub struct Anything;
 
 impl<'de> Deserialize<'de> for Anything {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any;
-        impl<'de> Visitor<'de> for Any {
-            type Value = Anything;
+        NOTES.with_borrow_mut(|notes| notes.has_skipped = true);
+        serde::de::IgnoredAny::deserialize(deserializer).map(|_| Anything)
+    }
+}
+
+/// A value whose type is looked at by who needs it: `None` is another one than `T`. For what must be ignored otherwise.
+#[derive(Debug)]
+pub struct Loose<T>(pub Option<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Loose<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Any<T> {
+            type Value = Loose<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("any value")
             }
-            fn visit_unit<E>(self) -> Result<Anything, E> {
-                Ok(Anything)
+            fn visit_unit<E>(self) -> Result<Loose<T>, E> {
+                Ok(Loose(None))
             }
-            fn visit_bool<E>(self, _: bool) -> Result<Anything, E> {
-                Ok(Anything)
+            fn visit_bool<E>(self, _: bool) -> Result<Loose<T>, E> {
+                Ok(Loose(None))
             }
-            fn visit_i64<E>(self, _: i64) -> Result<Anything, E> {
-                Ok(Anything)
+            fn visit_i64<E>(self, _: i64) -> Result<Loose<T>, E> {
+                Ok(Loose(None))
             }
-            fn visit_u64<E>(self, _: u64) -> Result<Anything, E> {
-                Ok(Anything)
+            fn visit_u64<E>(self, number: u64) -> Result<Loose<T>, E> {
+                let number: serde::de::value::U64Deserializer<serde::de::value::Error> = number.into_deserializer();
+                Ok(Loose(T::deserialize(number).ok()))
             }
-            fn visit_f64<E>(self, _: f64) -> Result<Anything, E> {
-                Ok(Anything)
+            fn visit_f64<E>(self, _: f64) -> Result<Loose<T>, E> {
+                Ok(Loose(None))
             }
-            fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<Anything, E> {
-                Ok(Anything)
+            fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<Loose<T>, E> {
+                Ok(Loose(None))
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Anything, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Loose<T>, A::Error> {
                 while seq.next_element::<Anything>()?.is_some() {}
-                Ok(Anything)
+                Ok(Loose(None))
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Anything, A::Error> {
-                while map.next_entry::<Anything, Anything>()?.is_some() {}
-                Ok(Anything)
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Loose<T>, A::Error> {
+                T::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(|value| Loose(Some(value)))
             }
         }
-        deserializer.deserialize_any(Any)
+        deserializer.deserialize_any(Any(PhantomData))
     }
 }

@@ -298,6 +298,10 @@ impl Options {
         }
         if let Some(recursive) = self.bind {
             self.refuse_data(&property, "a bind mount")?;
+            if self.superblock.set & !libc::MS_SILENT != 0 {
+                let options = "sync, dirsync, lazytime, iversion and mand are options of a file system";
+                log::warn!("{}: {options}, left out of a bind mount", property("options"));
+            }
             if source.is_empty() {
                 return Err(Error::config(property("source"), "a bind mount needs a source"));
             }

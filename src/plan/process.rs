@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::PathBuf;
 
-use super::json::{self, List, Text};
+use super::json::{self, List, Loose, Text, shortened};
 use super::model::{Capabilities, ExecCpuAffinity, Host, IoPriority, Process, Rlimit, Scheduler, User};
 use super::{absolute, c_string, list_of_numbers, required, some_text, spec};
 use crate::error::{Context, Error, Result};
@@ -191,11 +191,12 @@ pub fn resolve(spec: spec::Process<'_>, host: &Host, warn: Warn) -> Result<Proce
     })
 }
 
-fn console_size(size: spec::ConsoleSize<'_>) -> Result<(u16, u16)> {
-    let side = |value: Option<u64>, name: &str| {
+fn console_size(size: Loose<spec::ConsoleSize<'_>>) -> Result<(u16, u16)> {
+    let size = size.0.ok_or_else(|| Error::config("process.consoleSize", "is no object with height and width"))?;
+    let side = |value: Option<Loose<u64>>, name: &str| {
         let property = || format!("process.consoleSize.{name}");
-        u16::try_from(*required(&value, property)?)
-            .map_err(|_| Error::config(property(), "a terminal has at most 65535"))
+        let number = required(&value, property)?.0.ok_or_else(|| Error::config(property(), "is no positive number"))?;
+        u16::try_from(number).map_err(|_| Error::config(property(), "a terminal has at most 65535"))
     };
     Ok((side(size.height, "height")?, side(size.width, "width")?))
 }
@@ -272,7 +273,7 @@ fn capabilities(spec: &spec::Capabilities<'_>, last: u8, warn: Warn) -> Capabili
         for name in names.as_deref().unwrap_or_default() {
             match CAPABILITIES.iter().position(|known| **known == **name) {
                 Some(number) if number <= usize::from(last) => bits |= 1 << number,
-                _ => dropped.push(&**name),
+                _ => dropped.push(shortened(name)),
             }
         }
         if !dropped.is_empty() && warn == Warn::Yes {
@@ -438,7 +439,7 @@ fn apparmor_profile(profile: Option<Text<'_>>, host: &Host) -> Result<Option<Str
 
 /// The error for a name that is none of `known`.
 pub fn unknown<'a>(property: String, what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Error {
-    let error = Error::config(property, format!("unknown {what} {name:?}"));
+    let error = Error::config(property, format!("unknown {what} {:?}", shortened(name)));
     match json::suggestion(name, known) {
         Some(meant) => error.hint(format!("did you mean {meant:?}?")),
         None => error,

@@ -1,6 +1,6 @@
 //! config.json as runtime-spec 1.3.0 writes it (config.md, config-linux.md): the same names, all optional, text borrowed.
 
-use super::json::{Anything, List, Map, Text, object};
+use super::json::{Anything, List, Loose, Map, Text, object};
 
 object! {
     /// The whole of config.json.
@@ -54,7 +54,7 @@ object! {
 
     struct Process<'a> ignores("commandLine") {
         terminal: bool = "terminal",
-        console_size: ConsoleSize<'a> = "consoleSize",
+        console_size: Loose<ConsoleSize<'a>> = "consoleSize",
         user: User<'a> = "user",
         args: List<Text<'a>> = "args",
         env: List<Text<'a>> = "env",
@@ -71,8 +71,8 @@ object! {
     }
 
     struct ConsoleSize<'a> {
-        height: u64 = "height",
-        width: u64 = "width",
+        height: Loose<u64> = "height",
+        width: Loose<u64> = "width",
     }
 
     struct User<'a> ignores("username") {

@@ -130,11 +130,16 @@ fn broken_json_is_one_clear_line() {
         (" ".into(), "config.json is truncated: EOF while parsing a value at line 1 column 1"),
         ("{} {}".into(), "config.json is not valid: trailing characters at line 1 column 4"),
         ("[]".into(), "config.json is not valid: invalid type: sequence, expected an object at line 1 column 0"),
-        (deep("{\"unknown\": "), "config.json is not valid: recursion limit exceeded at line 1 column 139"),
+        (deep("{\"unknown\": "), "config.json is nested more than 128 levels deep"),
         (
-            deep("{\"linux\": {\"intelRdt\": "),
-            "config.json is not valid: recursion limit exceeded at line 1 column 149",
+            format!("{{\"annotations\": {{\"a\": {}}}}}", "[".repeat(200_000)),
+            "annotations.a: invalid type: sequence, expected a string at line 1 column 22",
         ),
+        (
+            format!("{{\"{}\": {{\"a\": 1, \"a\": {{}}}}, \"root\": {{\"path\": 1}}}}", "k".repeat(1_000)),
+            "root.path: invalid type: integer `1`, expected a string at line 1 column 1042",
+        ),
+        (deep("{\"linux\": {\"intelRdt\": "), "config.json is nested more than 128 levels deep"),
         (
             "{\"process\": {\"cwd\": 5}}".into(),
             "process.cwd: invalid type: integer `5`, expected a string at line 1 column 21",
@@ -352,6 +357,17 @@ fn process_is_read() {
 
     let old = accept(&[("/process/scheduler", json!({"policy": "SCHED_OTHER", "flags": ["SCHED_RESET_ON_FORK"]}))]);
     assert_eq!(old.process.unwrap().scheduler.unwrap().flags, 1);
+    // Without a terminal it is ignored, whatever it is.
+    for ignored in [json!({"height": -1, "width": "x"}), json!({"height": 1.5, "width": [1]}), json!("x"), json!([1])] {
+        assert_eq!(accept(&[("/process/consoleSize", ignored)]).process.unwrap().console_size, None);
+    }
+    for (wrong, expected) in [
+        (json!({"height": -1, "width": 1}), "process.consoleSize.height: is no positive number"),
+        (json!({"height": 1}), "process.consoleSize.width: required property is missing"),
+        (json!("x"), "process.consoleSize: is no object with height and width"),
+    ] {
+        refuse(&[("/process/terminal", json!(true)), ("/process/consoleSize", wrong)], expected);
+    }
     let terminal = [("/process/terminal", json!(true)), ("/process/consoleSize", json!({"height": 24, "width": 80}))];
     assert_eq!(accept(&terminal).process.unwrap().console_size, Some((24, 80)));
 }
@@ -1494,6 +1510,38 @@ mod warnings {
         let lines = of(&config.to_string());
         assert_eq!(lines.len(), 33);
         assert_eq!(lines[32], "config.json: 68 more unknown properties, ignored");
+    }
+
+    #[test]
+    fn what_is_unknown_is_skipped_and_shortened() {
+        // No type holds these numbers; nobody asks for them.
+        let text = with(&[]).replacen('{', "{\"zz\": [1e999, -1e999, {\"a\": 123456789012345678901234567890}], ", 1);
+        assert_eq!(of(&text), ["config.json: unknown property zz, ignored"]);
+        let long = "k".repeat(10 << 20);
+        let lines =
+            of(&with(&[("/process/capabilities", json!({"bounding": [long]})), (&format!("/{long}"), json!(1))]));
+        assert_eq!(lines.len(), 2);
+        assert!(lines.iter().all(|line| line.len() < 300), "{lines:?}");
+        for change in [
+            ("/linux/namespaces/-", json!({"type": long})),
+            ("/process/cwd", json!([long])),
+            ("/process/oomScoreAdj", json!(long)),
+            ("/linux/sysctl", json!({long.clone(): 1})),
+        ] {
+            let error = planned(&with(&[change])).unwrap_err().to_string();
+            assert!(error.len() < 500, "{} bytes", error.len());
+        }
+    }
+
+    #[test]
+    fn a_bind_mount_has_no_options_of_the_file_system() {
+        let bind = |options| json!({"destination": "/a", "type": "bind", "source": "/x", "options": options});
+        let lines = of(&with(&[("/mounts/-", bind(["bind", "sync"]))]));
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].starts_with("mounts[1].options: sync"), "{lines:?}");
+        assert!(
+            of(&with(&[("/mounts/-", bind(["bind", "silent"])), ("/mounts/-", bind(["bind", "async"]))])).is_empty()
+        );
     }
 
     #[test]
