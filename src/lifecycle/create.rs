@@ -139,11 +139,9 @@ fn load(runtime: &Runtime, options: &cli::Create, args: &[std::ffi::OsString]) -
     };
     let text = plan::read_config(&path)?;
     let host = runtime.host();
-    let mut plan = plan::plan(&text, &bundle, &host, &Overrides { overlay: options.overlay })?;
+    let overrides = Overrides { overlay: options.overlay, args: super::exec::c_strings(args)? };
+    let mut plan = plan::plan(&text, &bundle, &host, &overrides)?;
     if let Some(process) = &mut plan.process {
-        if !args.is_empty() {
-            process.args = super::exec::c_strings(args)?;
-        }
         listen::pass_on(process);
         if options.console_socket.is_none() && process.console_size.is_none() {
             // Before the program runs: it may look once and never again.

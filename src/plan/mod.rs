@@ -35,10 +35,12 @@ use json::Text;
 use process::Warn;
 
 /// What the command line changes in the plan.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Overrides {
     /// `--overlay`: the bundle's root file system is the lower layer of an overlay.
     pub overlay: bool,
+    /// Words after the id: process.args, unless there are none.
+    pub args: Vec<CString>,
 }
 
 /// The plan for the config.json that is `text`, of the bundle at the absolute path `bundle`.
@@ -58,7 +60,8 @@ pub fn plan(text: &str, bundle: &Path, host: &Host, overrides: &Overrides) -> Re
     let id_maps = linux::id_maps(&linux, &namespaces)?;
     let root = root::resolve(spec.root, &linux, &annotations, &namespaces, bundle, overrides)?;
     let mounts = mounts::resolve(spec.mounts.as_deref().unwrap_or_default(), bundle, &namespaces, &id_maps)?;
-    let process = spec.process.map(|process| process::resolve(process, host, Warn::Yes)).transpose()?;
+    let process =
+        spec.process.map(|process| process::resolve(process, host, Warn::Yes, &overrides.args)).transpose()?;
     if let Some(process) = &process {
         linux::check_user_is_mapped(&process.user, &namespaces, &id_maps)?;
     }
@@ -109,7 +112,7 @@ pub fn for_exec(text: &str, bundle: &Path, host: &Host) -> Result<ExecPlan> {
     let spec: spec::Config = json::read_known(text, "config.json")?;
     let linux = spec.linux.unwrap_or_default();
     Ok(ExecPlan {
-        process: spec.process.map(|process| process::resolve(process, host, Warn::Known)).transpose()?,
+        process: spec.process.map(|process| process::resolve(process, host, Warn::Known, &[])).transpose()?,
         personality: linux.personality.map(|p| linux::personality(&p)).transpose()?,
         seccomp: linux.seccomp.map(|s| seccomp::resolve(s, bundle)).transpose()?,
     })

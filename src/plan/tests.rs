@@ -674,6 +674,16 @@ fn devices() {
     );
 }
 
+#[test]
+fn words_of_the_command_line_replace_args() {
+    for args in [Value::Null, json!([]), json!(["/bin/false"])] {
+        let overrides = Overrides { args: vec![c"/bin/true".into()], ..Default::default() };
+        let text = with(&[("/process/args", args)]);
+        let process = plan(&text, Path::new("/usr"), &host(), &overrides).unwrap().process.unwrap();
+        assert_eq!(process.args, [CString::from(c"/bin/true")]);
+    }
+}
+
 /// What is compared with all that came before is found by its name: 64 MiB of it must not take hours.
 #[test]
 fn many_entries_are_no_quadratic_work() {
@@ -1310,7 +1320,7 @@ fn annotations_and_overlay() {
     );
     let overlay = |annotations: Value, flag: bool| {
         let text = with(&[("/annotations", annotations)]);
-        let plan = plan(&text, Path::new("/usr"), &host(), &Overrides { overlay: flag }).unwrap();
+        let plan = plan(&text, Path::new("/usr"), &host(), &Overrides { overlay: flag, ..Default::default() }).unwrap();
         plan.root.overlay.map(|overlay| (overlay.lower, overlay.upper))
     };
     let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();

@@ -205,6 +205,8 @@ fn run_with_arguments(ctx: &Context) -> Outcome {
     let container = bundle.guest(&["exit", "5"]).container()?;
     let run = container.run_command().args(["/bin/guest", "print", "--bundle"]).run()?.ok()?;
     check_eq!(run.out(), "--bundle\n", "output");
+    bundle.remove("/process/args");
+    bundle.run_command()?.args(["/bin/guest", "print", "without"]).run()?.prints("without\n")?;
     Ok(())
 }
 
