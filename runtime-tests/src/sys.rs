@@ -308,6 +308,28 @@ pub fn kill(pid: i32, signal: i32) -> Result<(), Errno> {
     Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
+/// Connects to a socket without waiting for room in its queue; the connection is closed at once.
+pub fn connect_at_once(path: &std::path::Path) -> Result<(), Errno> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)
+}
+
+/// How many bytes a pipe holds (FIONREAD).
+pub fn readable_bytes(pipe: &OwnedFd) -> i32 {
+    let mut count: libc::c_int = 0;
+    // SAFETY: FIONREAD stores an int, for which `count` is valid.
+    unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut count) };
+    count
+}
+
+/// Ends the calling thread alone (pthread_exit(3)).
+pub fn end_thread() -> ! {
+    // SAFETY: no value is given to whoever joins it, and nothing on this thread's stack is needed by others.
+    unsafe { libc::pthread_exit(std::ptr::null_mut()) }
+}
+
 /// Pushes a byte into a terminal's input (TIOCSTI), as an attacker would.
 pub fn push_terminal_input(fd: BorrowedFd<'_>, byte: u8) -> Result<(), Errno> {
     // SAFETY: the pointer is to one live byte that the kernel reads.

@@ -32,6 +32,7 @@ const HELP: &str = "guest COMMAND [WORD…] [, COMMAND [WORD…]]…
   run PATH WORD…             runs a program: errno, or its code
   fork N                     N children that sleep
   leave WORD…                a child that does that, and is not waited for
+  leave-main                 ends its main thread
   raise N                    signal N to itself
   fork-until-error           how many children there can be, and the errno
   hold MIB                   memory it touches and keeps
@@ -216,6 +217,7 @@ fn act(words: &[&str]) -> Result<(), String> {
             }
             say("fork", number(1)?);
         }
+        ["leave-main"] => sys::end_thread(),
         ["leave", rest @ ..] => {
             // Not waited for: it is an orphan when this process ends.
             Command::new("/proc/self/exe").args(rest).spawn().map(drop).map_err(|e| e.to_string())?;

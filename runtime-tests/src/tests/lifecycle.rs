@@ -60,7 +60,16 @@ pub const TESTS: &[Test] = &[
     Test { name: "delete_force_of_a_missing_one", run: delete_force_missing },
     Test { name: "delete_force_while_a_hook_of_create_hangs", run: delete_force_hanging_create },
     Test { name: "delete_force_while_a_hook_of_start_hangs", run: delete_force_hanging_start },
+    Test { name: "delete_force_while_two_starts_hang", run: delete_force_two_starts },
+    Test { name: "delete_force_while_a_hook_of_create_hangs_in_a_shared_pid_namespace", run: delete_force_shared_hook },
+    Test { name: "delete_force_leaves_another_delete_to_its_hooks", run: delete_force_beside_delete },
     Test { name: "delete_twice", run: delete_twice },
+    Test { name: "run_deletes_its_own_container_only", run: run_deletes_its_own },
+    Test { name: "start_that_is_interrupted_undoes_the_container", run: start_interrupted },
+    Test { name: "poststop_runs_when_the_pid_file_fails", run: poststop_after_pid_file },
+    Test { name: "hooks_die_with_create", run: hooks_die_with_create },
+    Test { name: "state_of_one_that_was_asked_too_often", run: asked_too_often },
+    Test { name: "status_when_the_main_thread_ended", run: main_thread_ended },
     Test { name: "delete_while_an_exec_runs", run: delete_with_exec },
     Test { name: "pause_and_resume_need_the_right_state", run: pause_states },
     Test { name: "exec_needs_a_running_one", run: exec_states },
@@ -74,6 +83,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "signal_during_start_container_of_run_undoes_it", run: signal_during_start_container },
     Test { name: "signals_are_forwarded_by_run", run: forwarded_by_run },
     Test { name: "signals_are_forwarded_by_exec", run: forwarded_by_exec },
+    Test { name: "signals_before_the_program_runs_wait_for_it", run: early_signal },
     Test { name: "exit_codes_of_run", run: exit_codes_of_run },
     Test { name: "exit_codes_of_exec", run: exit_codes_of_exec },
     Test { name: "exit_code_after_a_signal", run: exit_code_after_signal },
@@ -937,6 +947,147 @@ fn delete_force_hanging_start(ctx: &Context) -> Outcome {
     Ok(())
 }
 
+/// The second start finds the container held, or its process not listening; neither is in the way of its end.
+fn delete_force_two_starts(ctx: &Context) -> Outcome {
+    let mut bundle = sleeper(ctx)?;
+    let hook = SlowHook::add(&mut bundle, "startContainer")?;
+    let container = bundle.create()?;
+    let first = container.verb("start").arg(&container.id).spawn()?;
+    hook.wait_begun(&first)?;
+    let second = container.verb("start").arg(&container.id).spawn()?;
+    container.delete_force()?.ok()?;
+    check!(first.wait()?.code != 0, "the first start says it succeeded");
+    check!(second.wait()?.code != 0, "the second start says it succeeded");
+    nothing_left(ctx)
+}
+
+/// What a hook left behind in the host's PID namespace does not end with the container's process.
+fn delete_force_shared_hook(ctx: &Context) -> Outcome {
+    let mut bundle = sleeper(ctx)?;
+    bundle.without_namespace("pid");
+    let hook = SlowHook::add(&mut bundle, "createContainer")?;
+    let mut container = bundle.container()?;
+    let running = container.create_command()?.spawn()?;
+    hook.wait_begun(&running)?;
+    container.delete_force()?.ok()?;
+    check!(running.wait()?.code != 0, "create says it succeeded");
+    nothing_left(ctx)
+}
+
+fn delete_force_beside_delete(ctx: &Context) -> Outcome {
+    let mut bundle = sleeper(ctx)?;
+    let slow = SlowHook::add(&mut bundle, "poststop")?;
+    let last = SlowHook::add(&mut bundle, "poststop")?;
+    fs::write(&last.go, "")?;
+    let container = bundle.start()?;
+    let first = container.verb("delete").args(["--force", &container.id]).spawn()?;
+    slow.wait_begun(&first)?;
+    container.delete_force()?.ok()?;
+    check!(!first.has_ended(), "the second delete ended the first one");
+    fs::write(&slow.go, "")?;
+    first.wait()?.ok()?;
+    check!(last.begun.exists(), "the hook after the slow one ran");
+    nothing_left(ctx)
+}
+
+/// By the time a run comes to delete its container, its id may be another's.
+fn run_deletes_its_own(ctx: &Context) -> Outcome {
+    let mut bundle = sleeper(ctx)?;
+    let mut container = bundle.container()?;
+    let run = container.run_command().spawn()?;
+    container.wait_status("running")?;
+    run.signal(libc::SIGSTOP)?;
+    container.delete_force()?.ok()?;
+    container.create()?.ok()?;
+    run.signal(libc::SIGCONT)?;
+    run.wait()?;
+    check_eq!(container.status()?, "created", "status of the container that took the id");
+    container.end()
+}
+
+fn start_interrupted(ctx: &Context) -> Outcome {
+    let mut bundle = sleeper(ctx)?;
+    let hook = SlowHook::add(&mut bundle, "startContainer")?;
+    let container = bundle.create()?;
+    let start = container.verb("start").arg(&container.id).spawn()?;
+    hook.wait_begun(&start)?;
+    start.signal(libc::SIGTERM)?;
+    check!(start.wait()?.code != 0, "start says it succeeded");
+    nothing_left(ctx)
+}
+
+fn poststop_after_pid_file(ctx: &Context) -> Outcome {
+    let mut bundle = sleeper(ctx)?;
+    let before = SlowHook::add(&mut bundle, "createRuntime")?;
+    let after = SlowHook::add(&mut bundle, "poststop")?;
+    for hook in [&before, &after] {
+        fs::write(&hook.go, "")?;
+    }
+    bundle.option("--pid-file").option("/nonexistent/pid");
+    bundle.container()?.create()?.fails()?;
+    check!(before.begun.exists() && after.begun.exists(), "hooks: what one did on the host, the other undoes");
+    nothing_left(ctx)
+}
+
+fn hooks_die_with_create(ctx: &Context) -> Outcome {
+    let mut bundle = sleeper(ctx)?;
+    let hook = SlowHook::add(&mut bundle, "createRuntime")?;
+    let container = bundle.container()?;
+    let create = container.verb("create").arg("--bundle").arg(&bundle.dir).arg(&container.id).spawn()?;
+    hook.wait_begun(&create)?;
+    create.signal(libc::SIGKILL)?;
+    create.wait()?;
+    let argument = hook.go.to_string_lossy().into_owned();
+    let is_hook = |entry: &fs::DirEntry| {
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(&argument)
+    };
+    eventually(ctx.patience, "the hook ends", || {
+        let mut processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        (!processes.any(|entry| is_hook(&entry))).then_some(())
+    })?;
+    container.delete_force()?.ok()?;
+    nothing_left(ctx)
+}
+
+/// Each question for the status of a created container is a connection that its process takes some time.
+fn asked_too_often(ctx: &Context) -> Outcome {
+    ctx.need_kelson("the start socket")?;
+    let mut bundle = sleeper(ctx)?;
+    let container = bundle.create()?;
+    let pid = Pid::from_raw(container.pid()?);
+    kill(pid, Signal::SIGSTOP)?;
+    let socket = ctx.root.join(&container.id).join("start");
+    let room: usize = fs::read_to_string("/proc/sys/net/core/somaxconn")?.trim().parse()?;
+    for _ in 0..=room {
+        match sys::connect_at_once(&socket) {
+            Ok(_) => {}
+            Err(nix::errno::Errno::EAGAIN) => break,
+            Err(errno) => return Err(format!("connect: {errno}").into()),
+        }
+    }
+    check_eq!(container.status()?, "created", "status");
+    container.verb("list").run()?.ok()?;
+    kill(pid, Signal::SIGCONT)?;
+    container.start()?.ok()?;
+    container.end()
+}
+
+/// pthread_exit(3) of the main thread leaves a zombie that leads threads which live.
+fn main_thread_ended(ctx: &Context) -> Outcome {
+    ctx.need_kelson("a look at what the zombie leads")?;
+    let mut bundle = ctx.bundle()?;
+    bundle.guest(&["threads", "1", ",", "leave-main"]);
+    let container = bundle.start()?;
+    let pid = container.pid()?;
+    eventually(ctx.patience, "the main thread ends", || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.contains(") Z ").then_some(())
+    })?;
+    check_eq!(container.status()?, "running", "status");
+    container.end()
+}
+
 // ---- signals to the runtime ----------------------------------------------------------------------------------------
 
 fn signal_undoes(ctx: &Context, verb: &str, points: &[&str]) -> Outcome {
@@ -999,6 +1150,20 @@ fn forwarded(mut running: Running) -> Outcome {
 fn forwarded_by_run(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
     forwarded(bundle.guest(&["signals"]).run_command()?.piped().spawn()?)?;
+    nothing_left(ctx)
+}
+
+/// One that does not ask to stop is the program's.
+fn early_signal(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    let hook = SlowHook::add(&mut bundle, "startContainer")?;
+    bundle.without_namespace("pid").guest(&["sleep"]);
+    let run = bundle.run_command()?.spawn()?;
+    hook.wait_begun(&run)?;
+    run.signal(libc::SIGUSR1)?;
+    check!(!run.has_ended(), "run was ended by a signal for its program");
+    fs::write(&hook.go, "")?;
+    run.wait()?.exits(128 + libc::SIGUSR1)?;
     nothing_left(ctx)
 }
 

@@ -69,6 +69,8 @@ pub const TESTS: &[Test] = &[
     Test { name: "preserve_fds_beyond_all_numbers_is_an_error", run: preserve_fds_overflow },
     Test { name: "listen_fds", run: listen_fds },
     Test { name: "notify_socket", run: notify_socket },
+    Test { name: "notify_socket_that_is_gone", run: notify_gone },
+    Test { name: "notify_directory_is_read_only", run: notify_read_only },
     Test { name: "stdio_pipes_belong_to_the_user", run: stdio_belongs_to_the_user },
     Test { name: "session_keyring_is_new", run: session_keyring_is_new },
     Test { name: "session_keyring_is_kept_if_asked", run: session_keyring_is_kept },
@@ -741,6 +743,25 @@ fn notify_socket(ctx: &Context) -> Outcome {
     std::fs::write(bundle.rootfs.join("tmp/go"), "")?;
     let run = running.wait()?.ok()?;
     check!(run.report()?.env("NOTIFY_SOCKET").is_some(), "NOTIFY_SOCKET is not in the container's environment");
+    Ok(())
+}
+
+/// A manager that starts again is not the container's end.
+fn notify_gone(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    bundle.guest(&["notify", "STATUS=x", ",", "notify", "READY=1", ",", "exit", "5"]);
+    bundle.run_command()?.env("NOTIFY_SOCKET", ctx.dir.join("gone.sock")).run()?.exits(5)?;
+    Ok(())
+}
+
+/// The directory of the socket is the host's: on its /run, which is small.
+fn notify_read_only(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    let path = ctx.dir.join("notify.sock");
+    let _socket = std::os::unix::net::UnixDatagram::bind(&path)?;
+    let words = ["write", "/run/notify/big", "x", ",", "notify", "READY=1"];
+    let run = bundle.guest(&words).run_command()?.env("NOTIFY_SOCKET", &path).run()?.ok()?;
+    check_eq!(run.said("write")?["errno"], json!(libc::EROFS), "errno of writing beside the socket");
     Ok(())
 }
 

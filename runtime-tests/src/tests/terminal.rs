@@ -37,6 +37,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "exec_tty_with_console_socket", run: exec_console_socket },
     Test { name: "no_terminal_no_controlling_terminal", run: no_controlling },
     Test { name: "large_output", run: large_output },
+    Test { name: "reader_that_stops_reading_keeps_no_signal_out", run: stalled_reader },
 ];
 
 /// A console socket, as conmon and containerd's shim make one.
@@ -406,5 +407,29 @@ fn large_output(ctx: &Context) -> Outcome {
         seen += bytes.iter().filter(|b| **b == b'x').count();
     }
     running.wait()?.ok()?;
+    Ok(())
+}
+
+fn stalled_reader(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    // Not process 1, for which SIGTERM does nothing.
+    bundle.set("/process/terminal", true).without_namespace("pid").guest(&["bytes", "1000000000"]);
+    let container = bundle.container()?;
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let run = container.run_command().fd(1, write).spawn()?;
+    container.wait_status("running")?;
+    let pid = container.pid()?;
+    // More than a page fits into a pipe, and this one is not read: it is full when a byte more would wait.
+    eventually(ctx.patience, "nobody reads", || {
+        let before = sys::readable_bytes(&read);
+        (before > 4096 && before == sys::readable_bytes(&read)).then_some(())
+    })?;
+    run.signal(nix::libc::SIGTERM)?;
+    eventually(ctx.patience, "the container gets the signal", || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        (stat.is_empty() || stat.contains(") Z ")).then_some(())
+    })?;
+    drop(read);
+    check_eq!(run.wait()?.code, 128 + nix::libc::SIGTERM, "exit code");
     Ok(())
 }
