@@ -114,7 +114,7 @@ test-fallbacks: runtime-tests ## runtime-tests on a kernel that seems to lack ne
 
 .PHONY: test-peers
 test-peers: runtime-tests deps-peers ## runtime-tests against Debian's runc and crun: known.toml says where they differ
-	scripts/test-peers $(OUT)/runtime-tests $(LONG) $(KELSONS_OWN)
+	scripts/test-peers $(OUT)/runtime-tests $(LONG)
 
 .PHONY: test-validation
 test-validation: build deps-validation ## the official validation suite (opencontainers/runtime-tools)
@@ -170,5 +170,3 @@ deps-bench: deps-build deps-python deps-busybox
 
 # Tests that take long: left out of the quick runs.
 LONG := --skip chaos::
-# Outputs, exit codes and states as decided for Kelson; docs/compatibility.md tells where runc and crun have others.
-KELSONS_OWN := --skip cli:: --skip lifecycle::

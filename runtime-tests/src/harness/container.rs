@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -213,6 +212,6 @@ impl Drop for Container<'_> {
             return;
         }
         // What is left after this is found by the leak check.
-        let _ = self.verb("delete").arg("--force").arg(&self.id).deadline(Duration::from_secs(20)).run();
+        let _ = self.verb("delete").arg("--force").arg(&self.id).deadline(self.context.patience).run();
     }
 }

@@ -489,7 +489,7 @@ fn poststop_finds_nothing(ctx: &Context) -> Outcome {
     let mark = ctx.dir.join("found");
     let mut container = bundle.container()?;
     let directory = ctx.cgroups.path("pids", &format!("{}/{}", ctx.cgroup_parent, container.id));
-    let script = format!("test -d {} && echo there > {}; exit 0", directory.display(), mark.display());
+    let script = format!("cat >/dev/null; test -d {} && echo there > {}; exit 0", directory.display(), mark.display());
     bundle
         .push("/hooks/poststop", json!({"path": "/bin/sh", "args": ["sh", "-c", script]}))
         .guest(&["sleep"])

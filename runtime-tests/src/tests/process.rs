@@ -691,6 +691,10 @@ fn preserve_fds_overflow(ctx: &Context) -> Outcome {
         let mut bundle = ctx.bundle()?;
         bundle.option("--preserve-fds").option(count).guest(&["exit", "0"]);
         bundle.run_command()?.fd(3, text_file(ctx, "three")?).run()?.fails()?;
+        if ctx.peer == Peer::Runc {
+            // It would make as many files as LISTEN_FDS says.
+            continue;
+        }
         let mut bundle = ctx.bundle()?;
         let script = format!("export LISTEN_PID=$$ LISTEN_FDS={count}; exec \"$@\"");
         let container = bundle.guest(&["exit", "0"]).container()?;

@@ -411,6 +411,7 @@ fn large_output(ctx: &Context) -> Outcome {
 }
 
 fn stalled_reader(ctx: &Context) -> Outcome {
+    ctx.need_kelson("a terminal whose output goes elsewhere than its input comes from")?;
     let mut bundle = ctx.bundle()?;
     // Not process 1, for which SIGTERM does nothing.
     bundle.set("/process/terminal", true).without_namespace("pid").guest(&["bytes", "1000000000"]);
