@@ -2,14 +2,16 @@
 //!
 //! Which parent directories are Kelson's is marked on the directories themselves: decision 0003.
 
-use std::ffi::CStr;
-use std::fs::OpenOptions;
+use std::ffi::{CStr, OsStr, OsString};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::sys::stat::Mode;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, fstat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::sys::xattr;
 
@@ -34,44 +36,103 @@ pub fn write(path: &Path, value: &str) -> io::Result<()> {
     OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
 }
 
-/// Process ids in the cgroup at `path`, without those below it; 0 stands for processes that this PID namespace does not
-/// show, and is left out.
-pub fn processes_in(path: &Path) -> io::Result<Vec<i32>> {
-    let text = std::fs::read_to_string(path.join("cgroup.procs"))?;
-    Ok(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect())
+/// An open cgroup. Those in it are reached from it and not by their path: a container that may make cgroups can nest them
+/// deeper than a path can say (PATH_MAX).
+#[derive(Debug)]
+pub struct Directory(OwnedFd);
+
+impl Directory {
+    fn open(path: &Path) -> nix::Result<Self> {
+        open(path, DIRECTORY, Mode::empty()).map(Self)
+    }
+
+    /// The cgroup called `name` in it; `..` is the one above, which stays the same for as long as there is a cgroup.
+    fn inner(&self, name: &OsStr) -> nix::Result<Self> {
+        openat(&self.0, name, DIRECTORY, Mode::empty()).map(Self)
+    }
+
+    fn file(&self, name: &str, flags: OFlag) -> nix::Result<File> {
+        openat(&self.0, name, flags | OFlag::O_CLOEXEC, Mode::empty()).map(File::from)
+    }
+
+    /// Writes `value` to the control file called `name`, in one write(2).
+    pub fn write(&self, name: &str, value: &str) -> io::Result<()> {
+        self.file(name, OFlag::O_WRONLY)?.write_all(value.as_bytes())
+    }
+
+    /// Process ids in it, without those below; 0 stands for processes that this PID namespace does not show, and is left
+    /// out.
+    fn processes(&self) -> io::Result<Vec<i32>> {
+        let mut text = String::new();
+        self.file("cgroup.procs", OFlag::O_RDONLY)?.read_to_string(&mut text)?;
+        Ok(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect())
+    }
+
+    /// Names of the cgroups directly in it.
+    fn children(&self) -> io::Result<Vec<OsString>> {
+        // A directory has one link for itself, one for its name and one for each directory in it: most have none.
+        if fstat(&self.0)?.st_nlink == 2 {
+            return Ok(vec![]);
+        }
+        let mut children = Vec::new();
+        for entry in std::fs::read_dir(format!("/proc/self/fd/{}", self.0.as_raw_fd()))? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                children.push(entry.file_name());
+            }
+        }
+        Ok(children)
+    }
 }
 
-/// The cgroups directly below `path`.
-pub fn children(path: &Path) -> io::Result<Vec<PathBuf>> {
-    // A directory has one link for itself, one for its name and one for each directory in it: most have none.
-    if std::fs::symlink_metadata(path)?.nlink() == 2 {
-        return Ok(vec![]);
-    }
-    let mut children = Vec::new();
-    for entry in std::fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            children.push(entry.path());
+const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// A step of [`walk`].
+pub enum Step<'d> {
+    /// Into a cgroup, before those below it.
+    Into(&'d Directory),
+    /// Out of the one called `name`, when all below it were visited.
+    OutOf { parent: &'d Directory, name: &'d OsStr },
+}
+
+/// Visits the cgroup at `path` and all below it, however deep; one that vanishes meanwhile is passed over. It holds two
+/// descriptors and no stack of this process, whatever a container made there.
+pub fn walk(path: &Path, visit: &mut dyn FnMut(Step<'_>) -> io::Result<()>) -> io::Result<()> {
+    let gone = |errno: Option<i32>| matches!(errno, Some(libc::ENOENT | libc::ENODEV));
+    let enter = |at: &Directory, visit: &mut dyn FnMut(Step<'_>) -> io::Result<()>| match visit(Step::Into(at))
+        .and_then(|()| at.children())
+    {
+        Err(error) if gone(error.raw_os_error()) => Ok(vec![]),
+        other => other,
+    };
+    let mut at = match Directory::open(path) {
+        Err(errno) if gone(Some(errno as i32)) => return Ok(()),
+        other => other?,
+    };
+    // The name of the cgroup at hand and of each above it, and of those in it that are to come.
+    let mut levels = vec![(OsString::new(), enter(&at, visit)?)];
+    while let Some((_, to_come)) = levels.last_mut() {
+        if let Some(name) = to_come.pop() {
+            match at.inner(&name) {
+                Err(errno) if gone(Some(errno as i32)) => continue,
+                other => at = other?,
+            }
+            let below = enter(&at, visit)?;
+            levels.push((name, below));
+        } else if let Some((name, _)) = levels.pop().filter(|_| !levels.is_empty()) {
+            at = at.inner(OsStr::new(".."))?;
+            visit(Step::OutOf { parent: &at, name: &name })?;
         }
     }
-    Ok(children)
-}
-
-/// Calls `visit` for `path` and every cgroup below it; one that vanishes meanwhile is passed over.
-pub fn walk(path: &Path, visit: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
-    let gone = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV));
-    match visit(path).and_then(|()| children(path)) {
-        Ok(children) => children.iter().try_for_each(|child| walk(child, visit)),
-        Err(error) if gone(&error) => Ok(()),
-        Err(error) => Err(error),
-    }
+    Ok(())
 }
 
 /// All processes in the cgroup at `path` and below, sorted.
 pub fn processes_below(path: &Path) -> io::Result<Vec<i32>> {
     let mut pids = Vec::new();
-    walk(path, &mut |path| {
-        match processes_in(path) {
+    walk(path, &mut |step| {
+        let Step::Into(directory) = step else { return Ok(()) };
+        match directory.processes() {
             // A threaded cgroup of v2: the domain above it lists its processes.
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
             other => pids.extend(other?),
@@ -161,10 +222,17 @@ pub fn remove_tree(path: &Path) -> nix::Result<()> {
         Err(Errno::EBUSY | Errno::ENOTEMPTY) => {}
         other => return other,
     }
-    for child in children(path).unwrap_or_default() {
-        remove_tree(&child)?;
-    }
-    rmdir(path)
+    let mut any = false;
+    let result = walk(path, &mut |step| {
+        let Step::OutOf { parent, name } = step else { return Ok(()) };
+        any = true;
+        match unlinkat(&parent.0, name, UnlinkatFlags::RemoveDir) {
+            Err(Errno::ENOENT) => Ok(()),
+            other => other.map_err(io::Error::from),
+        }
+    });
+    result.map_err(errno_of)?;
+    if any { rmdir(path) } else { Err(Errno::EBUSY) }
 }
 
 /// Removes the parents of `path` that Kelson made, innermost first, as long as nobody needs them. `made` are those that
@@ -193,8 +261,12 @@ pub fn remove_parents(path: &Path, mount_point: &Path, made: &[PathBuf]) {
 
 /// rmdir(2); what is not there is fine.
 fn rmdir(path: &Path) -> nix::Result<()> {
-    match std::fs::remove_dir(path).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0))) {
+    match std::fs::remove_dir(path).map_err(errno_of) {
         Err(Errno::ENOENT) => Ok(()),
         other => other,
     }
+}
+
+fn errno_of(error: io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
 }

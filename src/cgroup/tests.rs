@@ -216,6 +216,34 @@ fn everything_in_it_is_found_frozen_killed_and_removed() {
 }
 
 #[test]
+fn cgroups_deeper_than_a_path_can_say_are_listed_signalled_and_removed() {
+    if !can_make_cgroups() {
+        return;
+    }
+    let record = created(&format!("/{}", unique()), &Resources::default()).keep();
+    let mut child = spawn_inside(&record, "exec sleep 1000");
+    let name = "n".repeat(200);
+    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    for place in record.places.values() {
+        let mut at = open(&place.path, flags, Mode::empty()).unwrap();
+        for _ in 0..25 {
+            nix::sys::stat::mkdirat(&at, name.as_str(), Mode::S_IRWXU).unwrap();
+            at = openat(&at, name.as_str(), flags, Mode::empty()).unwrap();
+        }
+        if place.path == record.main().unwrap() {
+            let procs = openat(&at, "cgroup.procs", OFlag::O_WRONLY, Mode::empty()).unwrap();
+            write(procs, child.id().to_string().as_bytes()).unwrap();
+        }
+    }
+    assert_eq!(files::read(&record.main().unwrap().join("cgroup.procs")).unwrap(), "");
+    assert_eq!(record.processes().unwrap(), [child.id() as i32]);
+    record.signal_all(libc::SIGTERM).unwrap();
+    assert_eq!(child.wait().signal(), Some(libc::SIGTERM));
+    record.remove().unwrap();
+    assert!(record.places.values().all(|place| !place.path.exists()));
+}
+
+#[test]
 fn a_signal_reaches_those_that_fork_meanwhile() {
     if !can_make_cgroups() {
         return;

@@ -80,10 +80,15 @@ impl Layout {
     }
 }
 
+/// PIDs in a cgroup, without those below.
+pub fn processes_in(dir: &Path) -> Vec<i32> {
+    let own = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    own.lines().filter_map(|l| l.parse().ok()).collect()
+}
+
 /// PIDs in a cgroup and all below it.
 pub fn processes(dir: &Path) -> Vec<i32> {
-    let own = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    let mut pids: Vec<i32> = own.lines().filter_map(|l| l.parse().ok()).collect();
+    let mut pids = processes_in(dir);
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|t| t.is_dir()) {
             pids.extend(processes(&entry.path()));

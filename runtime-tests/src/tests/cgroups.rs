@@ -1,9 +1,13 @@
 //! `linux.cgroupsPath` and `linux.resources`: limits in both versions, device rules, freeze, removal (config-linux.md).
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::harness::{Container, Context, Outcome, Test, Value, cgroup, eventually, json};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::{Bundle, Container, Context, Outcome, Test, Value, cgroup, eventually, json};
 use crate::{check, check_eq, skip};
 
 pub const TESTS: &[Test] = &[
@@ -18,6 +22,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "parent_that_was_there_stays", run: parent_stays },
     Test { name: "parent_shared_by_two_goes_with_the_last", run: parent_shared },
     Test { name: "removed_with_children_inside", run: removed_with_children },
+    Test { name: "nested_deeper_than_a_path_is_killed_and_removed", run: nested_deep },
     Test { name: "not_empty_is_refused_or_shared", run: not_empty },
     Test { name: "manager_disabled", run: manager_disabled },
     Test { name: "memory_limit", run: memory_limit },
@@ -260,6 +265,79 @@ fn removed_with_children(ctx: &Context) -> Outcome {
     container.forget();
     check!(ctx.cgroups.existing(&path).is_empty(), "left: {:?}", ctx.cgroups.existing(&path));
     Ok(())
+}
+
+/// What the guest sees of its own cgroup, and may write to.
+fn own_cgroup(ctx: &Context, bundle: &mut Bundle<'_>) -> String {
+    bundle.without_mount("/sys/fs/cgroup").mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev"]);
+    if ctx.is_v2() { "/sys/fs/cgroup".into() } else { "/sys/fs/cgroup/freezer".into() }
+}
+
+const DEEP_NAME: &str =
+    "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789";
+/// So many of them are more than PATH_MAX.
+const DEEP_LEVELS: usize = 50;
+
+/// Removes what [`nested_deep`]'s guest made, where the runtime does not.
+struct Nested(PathBuf);
+
+impl Drop for Nested {
+    fn drop(&mut self) {
+        if std::env::set_current_dir(&self.0).is_err() {
+            return;
+        }
+        let depth = (0..DEEP_LEVELS).take_while(|_| std::env::set_current_dir(DEEP_NAME).is_ok()).count();
+        for pid in (0..=depth).flat_map(|_| {
+            let pids = cgroup::processes_in(Path::new("."));
+            let _ = std::env::set_current_dir("..");
+            pids
+        }) {
+            // Whatever is left of the container.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        // The leak check tells what this does not reach.
+        let _ = std::env::set_current_dir(&self.0);
+        (0..depth).for_each(|_| drop(std::env::set_current_dir(DEEP_NAME)));
+        for _ in 0..depth {
+            let _ = std::env::set_current_dir("..");
+            let _ = eventually(Duration::from_secs(1), "", || fs::remove_dir(DEEP_NAME).ok());
+        }
+        let _ = std::env::set_current_dir("/");
+    }
+}
+
+/// A container that may make cgroups does not hide there: its processes are found, and it can be deleted.
+fn nested_deep(ctx: &Context) -> Outcome {
+    ctx.need_controller("freezer")?;
+    for verb in ["kill", "delete"] {
+        let mut bundle = ctx.bundle()?;
+        let own = own_cgroup(ctx, &mut bundle);
+        let mut words = vec!["chdir", &own, ","];
+        (0..DEEP_LEVELS).for_each(|_| words.extend(["mkdir", DEEP_NAME, ",", "chdir", DEEP_NAME, ","]));
+        words.extend(["poke", "cgroup.procs", "0", ",", "ready", ",", "sleep"]);
+        let mut container = bundle.without_namespace("pid").guest(&words).start()?;
+        let _cleanup = Nested(container.cgroup("freezer"));
+        container.hear("ready")?;
+        check!(processes(&container).is_empty(), "the process is where its path is short enough");
+        let pid = container.pid()?;
+        let list = container.verb("ps").args(["--format", "json", &container.id]).run()?.ok()?.json()?;
+        check_eq!(list, json!([pid]), "processes of the container");
+        if verb == "kill" {
+            container.verb("kill").args(["--all", &container.id, "KILL"]).run()?.ok()?;
+            container.wait_status("stopped")?;
+            container.delete()?.ok()?;
+        } else {
+            container.delete_force()?.ok()?;
+        }
+        container.forget();
+        check!(!container.cgroup("freezer").exists(), "{} is left", container.cgroup("freezer").display());
+    }
+    Ok(())
+}
+
+/// Processes whose cgroup has a path that can be used.
+fn processes(container: &Container<'_>) -> Vec<i32> {
+    cgroup::processes(&container.cgroup("freezer"))
 }
 
 /// runtime-spec allows a check of the cgroup's emptiness; then it must be an error. Either way nobody else's process dies.
