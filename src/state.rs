@@ -724,10 +724,22 @@ impl Target {
         }
     }
 
-    /// Waits until the process has ended, at most [`END_TIMEOUT`] long after a SIGKILL.
-    pub fn wait_end(&self) -> Result<()> {
-        let deadline = Instant::now() + END_TIMEOUT;
-        let ended = match &self.pidfd {
+    /// Waits until the process has ended, at most [`END_TIMEOUT`] long after a SIGKILL; while it does not, `help` is called every
+    /// [`HELP_INTERVAL`].
+    pub fn wait_end(&self, mut help: impl FnMut() -> Result<()>) -> Result<()> {
+        let end = Instant::now() + END_TIMEOUT;
+        while Instant::now() < end {
+            if self.ends_until(end.min(Instant::now() + HELP_INTERVAL))? {
+                return Ok(());
+            }
+            help()?;
+        }
+        Err(Error::other(format!("process {} does not end {END_TIMEOUT:?} after SIGKILL", self.pid))
+            .hint("it may wait for a device or a network file system: see its stack in /proc"))
+    }
+
+    fn ends_until(&self, deadline: Instant) -> Result<bool> {
+        Ok(match &self.pidfd {
             Some(pidfd) => wait_readable(pidfd.as_fd(), deadline)?,
             None => loop {
                 match stat(self.pid) {
@@ -737,17 +749,14 @@ impl Target {
                     _ => break true,
                 }
             },
-        };
-        if ended {
-            return Ok(());
-        }
-        Err(Error::other(format!("process {} does not end {END_TIMEOUT:?} after SIGKILL", self.pid))
-            .hint("it may wait for a device or a network file system: see its stack in /proc"))
+        })
     }
 }
 
 /// How long a killed process may take to end.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a killed process that nothing holds up takes at most.
+const HELP_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Another process holds the directory: a create is under way.
 fn is_locked(dir: &Path) -> bool {

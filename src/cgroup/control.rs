@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
-use super::files;
+use super::files::{self, Step};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::process::{pidfd_open, pidfd_send_signal};
 
@@ -23,7 +23,13 @@ pub fn freeze_v2(path: &Path, frozen: bool) -> Result<()> {
     files::write(&path.join("cgroup.freeze"), if frozen { "1" } else { "0" })
         .doing(|| format!("write to {}", path.join("cgroup.freeze").display()))?;
     // A thawed cgroup below a frozen one stays frozen, and that is not ours to wait for.
-    if frozen && !wait_for_event(path, "frozen 1", FREEZE_TIMEOUT)? {
+    if frozen { wait_frozen_v2(path, FREEZE_TIMEOUT) } else { Ok(()) }
+}
+
+fn wait_frozen_v2(path: &Path, timeout: Duration) -> Result<()> {
+    if !wait_for_event(path, "frozen 1", timeout)? {
+        // A pause that failed leaves nothing paused.
+        files::write(&path.join("cgroup.freeze"), "0").doing(|| format!("thaw {}", path.display()))?;
         let error = Error::new(Kind::System(Errno::ETIMEDOUT), "some processes cannot be stopped now");
         return Err(error).doing(|| format!("freeze {}", path.display()));
     }
@@ -76,18 +82,44 @@ pub fn is_frozen_v2(path: &Path) -> Result<bool> {
     Ok(files::read(&path).doing(|| format!("read {}", path.display()))? == "1")
 }
 
-/// Sets freezer.state of a v1 cgroup and waits for it to be so.
-pub fn freeze_v1(path: &Path, frozen: bool) -> Result<()> {
+/// Sets freezer.state of a v1 cgroup to THAWED.
+pub fn thaw_v1(path: &Path) -> Result<()> {
+    let path = path.join("freezer.state");
+    files::write(&path, "THAWED").doing(|| format!("write THAWED to {}", path.display()))
+}
+
+/// Sets freezer.state of a v1 cgroup and of all below it to THAWED: each has one of its own, and a container that may make
+/// cgroups can freeze some.
+pub fn thaw_tree_v1(path: &Path) -> Result<()> {
+    let thawed = files::walk(path, &mut |step| match step {
+        Step::Into(directory) => directory.write("freezer.state", "THAWED"),
+        Step::OutOf { .. } => Ok(()),
+    });
+    thawed.doing(|| format!("thaw {}", path.display()))
+}
+
+/// Sets freezer.state of a v1 cgroup to FROZEN and waits for it to be so.
+///
+/// # Errors
+/// A state error if process `watched` is being killed; the cgroup is thawed then.
+pub fn freeze_v1(path: &Path, watched: Option<i32>) -> Result<()> {
     let path = path.join("freezer.state");
     let set = |state: &str| files::write(&path, state).doing(|| format!("write {state} to {}", path.display()));
-    if !frozen {
-        return set("THAWED");
-    }
     set("FROZEN")?;
     // This freezer sends no event: it is read until it says FROZEN, at longer and longer intervals.
     let deadline = Instant::now() + FREEZE_TIMEOUT;
     let mut pause = Duration::from_micros(50);
-    while files::read(&path).doing(|| format!("read {}", path.display()))? != "FROZEN" {
+    loop {
+        let is_frozen = files::read(&path).doing(|| format!("read {}", path.display()))? == "FROZEN";
+        // Frozen it would never end. Whoever sends SIGKILL thaws afterwards: what was sent before the last FROZEN is seen
+        // here, and what is sent later is followed by a thaw that is later, too.
+        if watched.is_some_and(is_killed) {
+            set("THAWED")?;
+            return Err(Error::state("container not running, it is being killed"));
+        }
+        if is_frozen {
+            return Ok(());
+        }
         if Instant::now() >= deadline {
             set("THAWED")?;
             return Err(Error::new(Kind::System(Errno::ETIMEDOUT), "some processes cannot be stopped now"))
@@ -98,7 +130,19 @@ pub fn freeze_v1(path: &Path, frozen: bool) -> Result<()> {
         // What joined or was born meanwhile is caught by asking again (cgroup-v1/freezer-subsystem.rst).
         set("FROZEN")?;
     }
-    Ok(())
+}
+
+/// Whether process `pid` has a SIGKILL before it, or is gone: fields SigPnd and ShdPnd of proc(5)'s status.
+fn is_killed(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/status")).map_or(true, |status| has_sigkill(&status))
+}
+
+fn has_sigkill(status: &str) -> bool {
+    let pending = |line: &str| {
+        let mask = line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:"))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    };
+    status.lines().filter_map(pending).any(|mask| mask & 1 << (libc::SIGKILL - 1) != 0)
 }
 
 /// For states of v1 that the kernel announces to nobody.
@@ -171,4 +215,35 @@ pub fn wait_for_processes(path: &Path, deadline: Instant) -> Result<()> {
     // A process leaves its cgroup a moment after its end was announced, and nothing announces that.
     wait_without_event(Duration::from_micros(200));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No process can be kept from freezing at will: files stand for the cgroup.
+    #[test]
+    fn v2_is_thawed_when_it_does_not_freeze_in_time() {
+        let directory = std::env::temp_dir().join(format!("kelson-freeze-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::write(directory.join("cgroup.freeze"), "1").unwrap();
+        std::fs::write(directory.join("cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
+        let error = wait_frozen_v2(&directory, Duration::from_millis(1)).unwrap_err();
+        let left = std::fs::read_to_string(directory.join("cgroup.freeze")).unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
+        assert_eq!((error.errno(), left.as_str()), (Some(Errno::ETIMEDOUT), "0"));
+    }
+
+    #[test]
+    fn a_process_that_is_being_killed_is_known_by_its_pending_signals() {
+        for (pending, expected) in [
+            ("SigPnd:\t0000000000000000\nShdPnd:\t0000000000000000", false),
+            ("SigPnd:\t0000000000000100\nShdPnd:\t0000000000000000", true),
+            ("SigPnd:\t0000000000000000\nShdPnd:\t0000000000000102", true),
+            ("SigPnd:\t0000000000004000\nShdPnd:\t0000000000000200", false),
+        ] {
+            let status = format!("Name:\tsleep\nSigQ:\t0/100\n{pending}\nSigBlk:\t0000000000000100\n");
+            assert_eq!(has_sigkill(&status), expected, "{pending}");
+        }
+    }
 }

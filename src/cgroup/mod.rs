@@ -53,6 +53,9 @@ const UNIFIED: &str = "";
 /// How long [`Record::remove`] waits for processes that are already ending.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How often a wait for killed processes looks for some that are frozen.
+const THAW_INTERVAL: Duration = Duration::from_millis(50);
+
 /// A container's cgroup in one hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
@@ -483,10 +486,14 @@ impl Record {
     /// The cgroup that stands for all: every process of the container is in it or below it. `None` if there is none, or
     /// one that was not made for this container and may be somebody else's.
     fn main(&self) -> Option<&Path> {
-        let safe = |path: &&Path| self.ready || self.made.iter().any(|made| made == path);
         let candidates = [self.unified(), self.v1("freezer"), self.v1("pids"), self.v1("devices")];
         let rest = self.places.values().map(|place| place.path.as_path());
-        candidates.into_iter().flatten().chain(rest).find(safe)
+        candidates.into_iter().flatten().chain(rest).find(|path| self.is_own(path))
+    }
+
+    /// Nobody else's processes are in the cgroup at `path`.
+    fn is_own(&self, path: &Path) -> bool {
+        self.ready || self.made.iter().any(|made| made == path)
     }
 
     /// All processes in the container's cgroup and below, sorted; none if the cgroup is gone.
@@ -504,7 +511,7 @@ impl Record {
             && unified == path
             && control::kill_v2(unified).is_ok()
         {
-            return self.thaw_v1();
+            return self.thaw_all();
         }
         let mut signalled = BTreeSet::new();
         if !control::signal_each(path, signal, &mut signalled, 8)? {
@@ -519,15 +526,15 @@ impl Record {
                 return Err(Error::other("new processes keep coming")).doing(|| format!("signal {}", path.display()));
             }
         }
-        if signal == libc::SIGKILL { self.thaw_v1() } else { Ok(()) }
+        if signal == libc::SIGKILL { self.thaw_all() } else { Ok(()) }
     }
 
-    /// v1 lets a frozen process die only once it is thawed.
-    fn thaw_v1(&self) -> Result<()> {
-        let Some(path) = self.v1("freezer") else { return Ok(()) };
-        match control::freeze_v1(path, false) {
-            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(()),
-            other => other,
+    /// Thaws the cgroup and all below it, so that what got a SIGKILL ends: v1 lets a frozen process die only once it is thawed.
+    /// v2 needs none of this.
+    pub fn thaw_all(&self) -> Result<()> {
+        match self.v1("freezer").filter(|path| self.is_own(path)) {
+            Some(path) => control::thaw_tree_v1(path),
+            None => Ok(()),
         }
     }
 
@@ -536,20 +543,27 @@ impl Record {
     /// # Errors
     /// `ETIMEDOUT` after 10 s, with a process that cannot be stopped.
     pub fn freeze(&self) -> Result<()> {
-        self.set_frozen(true)
+        self.freeze_while_alive(None)
+    }
+
+    /// [`Record::freeze`], unless process `watched` is being killed: on v1 it would not end any more.
+    ///
+    /// # Errors
+    /// A state error "container not running" then.
+    pub fn freeze_while_alive(&self, watched: Option<i32>) -> Result<()> {
+        match (self.v1("freezer"), self.unified()) {
+            (Some(path), _) => control::freeze_v1(path, watched),
+            (None, Some(path)) => control::freeze_v2(path, true),
+            (None, None) => Err(cannot_freeze()),
+        }
     }
 
     /// Lets every process in the cgroup go on.
     pub fn thaw(&self) -> Result<()> {
-        self.set_frozen(false)
-    }
-
-    fn set_frozen(&self, frozen: bool) -> Result<()> {
         match (self.v1("freezer"), self.unified()) {
-            (Some(path), _) => control::freeze_v1(path, frozen),
-            (None, Some(path)) => control::freeze_v2(path, frozen),
-            (None, None) => Err(Error::state("the container has no cgroup that can be frozen")
-                .hint("cgroups are disabled for it, or the freezer controller is not mounted")),
+            (Some(path), _) => control::thaw_v1(path),
+            (None, Some(path)) => control::freeze_v2(path, false),
+            (None, None) => Err(cannot_freeze()),
         }
     }
 
@@ -586,7 +600,7 @@ impl Record {
     }
 
     /// Removes what create made, the cgroups that the container made in it, and parents that no container needs any more.
-    /// Kills nothing; waits up to 3 s for processes that are ending. What is gone already is fine.
+    /// Kills nothing; waits up to 3 s for processes that are ending, and thaws them. What is gone already is fine.
     ///
     /// # Errors
     /// `EBUSY` with the processes that are left.
@@ -621,11 +635,16 @@ impl Record {
                 }
                 Err(errno) => return Err(errno).doing(doing),
             }
+            let slice = deadline.min(Instant::now() + THAW_INTERVAL);
             if key == UNIFIED {
-                let left = deadline.saturating_duration_since(Instant::now());
+                let left = slice.saturating_duration_since(Instant::now());
                 control::wait_for_event(&place.path, "populated 0", left)?;
             }
-            control::wait_for_processes(&place.path, deadline)?;
+            control::wait_for_processes(&place.path, slice)?;
+            if Instant::now() >= slice {
+                // Somebody else may freeze at any time what was thawed when it was killed.
+                self.thaw_all()?;
+            }
         }
     }
 
@@ -655,6 +674,11 @@ impl Record {
         let mount = |(key, place): (String, Place)| hierarchy_mount(&key, place, self.version == Version::V2);
         Ok(places.into_iter().map(mount).collect())
     }
+}
+
+fn cannot_freeze() -> Error {
+    Error::state("the container has no cgroup that can be frozen")
+        .hint("cgroups are disabled for it, or the freezer controller is not mounted")
 }
 
 fn hierarchy_mount(key: &str, place: Place, is_v2: bool) -> HierarchyMount {

@@ -119,6 +119,8 @@ fn remove(locked: Locked, state: &State) -> Result<()> {
 
 /// Ends every process of the container and waits for the first one's end.
 fn end(state: &State) -> Result<()> {
+    // Of cgroups that the container itself froze below its own, or that a pause froze meanwhile.
+    let thaw = || state.cgroup.thaw_all();
     if let Ok(target) = state.open_process() {
         match target.signal(SIGKILL) {
             // It has just ended.
@@ -130,10 +132,10 @@ fn end(state: &State) -> Result<()> {
             state.cgroup.thaw()?;
         }
         if state.has_own_pid_namespace() {
-            return target.wait_end();
+            return target.wait_end(thaw);
         }
         state.cgroup.signal_all(SIGKILL)?;
-        return target.wait_end();
+        return target.wait_end(thaw);
     }
     // The first process is gone; in a shared PID namespace others of the cgroup live on.
     if !state.has_own_pid_namespace() || state.creating {

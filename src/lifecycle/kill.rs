@@ -26,9 +26,9 @@ fn one(runtime: &Runtime, id: &str, options: &cli::Kill) -> Result<()> {
         return Err(not_running());
     }
     state.open_process()?.signal(options.signal)?;
-    if options.signal == nix::libc::SIGKILL && status == Status::Paused {
-        // A frozen cgroup v1 delivers nothing, not even this; v2 does, and thawing is harmless.
-        state.cgroup.thaw()?;
+    if options.signal == nix::libc::SIGKILL {
+        // A frozen cgroup v1 delivers nothing, not even this. Whatever the status was: it may be frozen since.
+        state.cgroup.thaw_all()?;
     }
     Ok(())
 }

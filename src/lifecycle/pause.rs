@@ -8,7 +8,7 @@ use crate::state::Status;
 pub fn pause(runtime: &Runtime, id: &str) -> Result<()> {
     let state = runtime.load(id)?;
     match state.status(&runtime.root)? {
-        Status::Running | Status::Created => state.cgroup.freeze(),
+        Status::Running | Status::Created => state.cgroup.freeze_while_alive(Some(state.pid)),
         status => {
             Err(Error::state(format!("cannot pause container {id:?}: container not running, it is {}", status.word())))
         }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -67,6 +67,9 @@ pub const TESTS: &[Test] = &[
     Test { name: "pause_and_resume", run: pause_and_resume },
     Test { name: "kill_of_a_paused_one", run: kill_paused },
     Test { name: "delete_force_of_a_paused_one", run: delete_paused },
+    Test { name: "frozen_inside_by_the_container_is_killed", run: frozen_inside },
+    Test { name: "delete_force_while_somebody_freezes", run: delete_while_freezing },
+    Test { name: "kill_beside_a_pause_ends_the_container", run: kill_beside_pause },
     Test { name: "limits_in_place_before_the_process", run: limits_before_process },
     Test { name: "no_limits_at_all", run: no_limits },
 ];
@@ -835,6 +838,101 @@ fn delete_paused(ctx: &Context) -> Outcome {
     container.delete_force()?.ok()?;
     container.forget();
     eventually(ctx.patience, "the state is gone", || ctx.state_entries().is_empty().then_some(()))
+}
+
+/// Freezes a cgroup and comes back at once.
+fn freeze(ctx: &Context, dir: &Path) -> Outcome {
+    let (file, value) = if ctx.is_v2() { ("cgroup.freeze", "1") } else { ("freezer.state", "FROZEN") };
+    Ok(fs::write(dir.join(file), value)?)
+}
+
+/// Cgroups that are thawed at the end, where the runtime does not.
+struct Thawed([PathBuf; 2]);
+
+impl Drop for Thawed {
+    fn drop(&mut self) {
+        for dir in &self.0 {
+            for (file, value) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
+                // It is gone, or of the other version.
+                let _ = fs::write(dir.join(file), value);
+            }
+        }
+    }
+}
+
+/// A paused container in the container: its processes take no SIGKILL on v1 while their own cgroup is frozen.
+fn frozen_inside(ctx: &Context) -> Outcome {
+    ctx.need_controller("freezer")?;
+    for (shared, command) in
+        [(false, "kill"), (false, "kill --all"), (false, "delete"), (true, "kill --all"), (true, "delete")]
+    {
+        let mut bundle = ctx.bundle()?;
+        if shared {
+            bundle.without_namespace("pid");
+        }
+        let mut container = bundle.guest(&["fork", "1", ",", "sleep"]).start()?;
+        container.hear("fork")?;
+        let first = container.pid()?;
+        let inner = container.cgroup("freezer").join("inner");
+        fs::create_dir_all(inner.join("most"))?;
+        for pid in processes(&container).into_iter().filter(|pid| *pid != first) {
+            fs::write(inner.join("most/cgroup.procs"), pid.to_string())?;
+        }
+        let _cleanup = Thawed([inner.clone(), inner.join("most")]);
+        freeze(ctx, &inner.join("most"))?;
+        freeze(ctx, &inner)?;
+        if command == "delete" {
+            container.delete_force()?.ok().map_err(|e| e.during(&format!("{command}, shared: {shared}")))?;
+        } else {
+            container.verb("kill").args(command.split(' ').skip(1)).args([&container.id, "KILL"]).run()?.ok()?;
+            container.wait_status("stopped").map_err(|e| e.during(&format!("{command}, shared: {shared}")))?;
+            container.delete()?.ok()?;
+        }
+        container.forget();
+        check!(!container.cgroup("freezer").exists(), "the cgroup is left");
+    }
+    Ok(())
+}
+
+/// As pauses that come between the SIGKILL and the end; the last one stays.
+fn delete_while_freezing(ctx: &Context) -> Outcome {
+    ctx.need_controller("freezer")?;
+    for shared in [false, true] {
+        let mut bundle = ctx.bundle()?;
+        if shared {
+            bundle.without_namespace("pid");
+        }
+        let mut container = bundle.guest(&["fork", "2", ",", "sleep"]).start()?;
+        container.hear("fork")?;
+        let dir = container.cgroup("freezer");
+        freeze(ctx, &dir)?;
+        let delete = container.verb("delete").args(["--force", &container.id]).spawn()?;
+        let end = Instant::now() + Duration::from_millis(300);
+        while Instant::now() < end && freeze(ctx, &dir).is_ok() {}
+        delete.wait()?.ok().map_err(|e| e.during(&format!("shared: {shared}")))?;
+        container.forget();
+    }
+    Ok(())
+}
+
+/// Whichever of the two comes first, nothing is left that is frozen and cannot end.
+fn kill_beside_pause(ctx: &Context) -> Outcome {
+    ctx.need_controller("freezer")?;
+    let mut bundle = ctx.bundle()?;
+    bundle.guest(&["sleep"]);
+    for round in 0..24 {
+        let mut container = bundle.start()?;
+        let pid = container.pid()?;
+        let pause = container.verb("pause").arg(&container.id).spawn()?;
+        std::thread::sleep(Duration::from_micros(round % 12 * 150));
+        container.kill("KILL")?.ok()?;
+        // Done, or "container not running".
+        pause.wait()?;
+        container.wait_exit(pid).map_err(|e| e.during(&format!("round {round}")))?;
+        container.delete()?.ok()?;
+        container.forget();
+    }
+    Ok(())
 }
 
 /// A process that forks at once is in its cgroup, with the limit, from its first instruction.
