@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use super::files::{self, Step};
 use crate::error::{Context, Error, Kind, Result};
-use crate::sys::process::{pidfd_open, pidfd_send_signal};
+use crate::sys::process::{kill, pidfd_open, pidfd_send_signal};
 
 /// A freezer that takes longer than this has a process in it that cannot be stopped (state D).
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -181,7 +181,9 @@ pub fn signal_each(path: &Path, signal: i32, signalled: &mut BTreeSet<i32>, roun
             let mut open = Vec::new();
             for pid in batch {
                 match pidfd_open(Pid::from_raw(*pid)) {
-                    Ok(pidfd) => open.push((*pid, pidfd)),
+                    Ok(pidfd) => open.push((*pid, Some(pidfd))),
+                    // Hidden by a filter, or a kernel before 5.3.
+                    Err(Errno::ENOSYS) => open.push((*pid, None)),
                     // Gone (and reaped), or a thread that leads no process any more.
                     Err(Errno::ESRCH | Errno::EINVAL) => {}
                     Err(errno) => return Err(errno).doing(|| format!("open process {pid}")),
@@ -191,7 +193,11 @@ pub fn signal_each(path: &Path, signal: i32, signalled: &mut BTreeSet<i32>, roun
             // listed now is what the descriptor stands for.
             let still: BTreeSet<i32> = list()?.into_iter().collect();
             for (pid, pidfd) in open.iter().filter(|(pid, _)| still.contains(pid)) {
-                match pidfd_send_signal(pidfd.as_fd(), signal) {
+                let sent = match pidfd {
+                    Some(pidfd) => pidfd_send_signal(pidfd.as_fd(), signal),
+                    None => kill(Pid::from_raw(*pid), signal),
+                };
+                match sent {
                     Ok(()) | Err(Errno::ESRCH) => {}
                     Err(errno) => return Err(errno).doing(|| format!("signal process {pid}")),
                 }

@@ -134,6 +134,12 @@ fn end(state: &State) -> Result<()> {
         if state.has_own_pid_namespace() {
             return target.wait_end(thaw);
         }
+        if !state.cgroup.has_cgroup() {
+            log::warn!(
+                "other processes of container {:?} may live on: it has no cgroup that tells which they are",
+                state.id
+            );
+        }
         state.cgroup.signal_all(SIGKILL)?;
         return target.wait_end(thaw);
     }

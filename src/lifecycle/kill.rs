@@ -15,16 +15,24 @@ pub fn kill(runtime: &Runtime, options: &cli::Kill) -> Result<()> {
 fn one(runtime: &Runtime, id: &str, options: &cli::Kill) -> Result<()> {
     let state = runtime.load(id)?;
     let status = state.status(&runtime.root)?;
-    if options.all {
+    if status == Status::Creating {
+        return Err(not_running());
+    }
+    if options.all && state.cgroup.has_cgroup() {
         // Also after the first process ended: in a shared PID namespace it does not take the others with it.
         if status == Status::Stopped && state.has_own_pid_namespace() {
             return Err(not_running());
         }
         return state.cgroup.signal_all(options.signal);
     }
-    if matches!(status, Status::Stopped | Status::Creating) {
+    if options.all && !state.has_own_pid_namespace() {
+        return Err(Error::state("the container has no cgroup that tells which processes are its own")
+            .hint("without --all its first process is signalled"));
+    }
+    if status == Status::Stopped {
         return Err(not_running());
     }
+    // In a PID namespace of its own this stands for all, if the container has no cgroup: with SIGKILL it is the end of all.
     state.open_process()?.signal(options.signal)?;
     if options.signal == nix::libc::SIGKILL {
         // A frozen cgroup v1 delivers nothing, not even this. Whatever the status was: it may be frozen since.

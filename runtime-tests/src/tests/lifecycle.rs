@@ -52,6 +52,9 @@ pub const TESTS: &[Test] = &[
     Test { name: "kill_all_in_a_shared_pid_namespace", run: kill_all_shared },
     Test { name: "kill_all_after_init_ended", run: kill_all_after_init },
     Test { name: "kill_all_in_its_own_pid_namespace", run: kill_all_own },
+    Test { name: "kill_all_with_another_signal", run: kill_all_term },
+    Test { name: "kill_all_without_a_cgroup", run: kill_all_without_cgroup },
+    Test { name: "kill_all_of_one_that_is_being_created", run: kill_all_creating },
     Test { name: "delete_of_a_running_one", run: delete_running },
     Test { name: "delete_of_a_created_one", run: delete_created },
     Test { name: "delete_of_a_stopped_one", run: delete_stopped },
@@ -676,6 +679,59 @@ fn kill_all_own(ctx: &Context) -> Outcome {
     check!(again.code == 0 || again.err().contains("not running"), "kill --all of a stopped one: {}", again.told());
     container.delete()?.ok()?;
     Ok(())
+}
+
+/// No cgroup.kill does that: process by process.
+fn kill_all_term(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    let container = with_children(ctx, bundle.without_namespace("pid"))?;
+    container.verb("kill").args(["--all", &container.id, "TERM"]).run()?.ok()?;
+    eventually(ctx.patience, "all processes end", || processes(&container).is_empty().then_some(()))?;
+    container.wait_status("stopped")?;
+    container.delete()?.ok()?;
+    Ok(())
+}
+
+/// Its first process stands for all in a PID namespace of its own; nothing tells the others in a shared one.
+fn kill_all_without_cgroup(ctx: &Context) -> Outcome {
+    ctx.need_kelson("--cgroup-manager disabled and kill --all")?;
+    for shared in [false, true] {
+        let mut bundle = ctx.bundle()?;
+        if shared {
+            bundle.without_namespace("pid");
+        }
+        let mut container = bundle.remove("/linux/resources").guest(&["sleep"]).container()?;
+        let create = ctx.runtime().args(["--cgroup-manager", "disabled", "create", "--bundle"]).arg(&bundle.dir);
+        create.arg(&container.id).run()?.ok()?;
+        container.start()?.ok()?;
+        let killed = container.verb("kill").args(["--all", &container.id, "KILL"]).run()?;
+        if shared {
+            killed.fails_saying(&["no cgroup", "--all"])?;
+            check_eq!(container.status()?, "running", "status after kill was refused");
+            let deleted = container.delete_force()?.ok()?;
+            check!(deleted.err().contains("may live on"), "no warning of what may live on: {}", deleted.told());
+        } else {
+            killed.ok()?;
+            container.wait_status("stopped")?;
+            container.delete()?.ok()?;
+        }
+        container.forget();
+    }
+    Ok(())
+}
+
+/// runtime.md#kill: an error unless it is created or running.
+fn kill_all_creating(ctx: &Context) -> Outcome {
+    let mut bundle = sleeper(ctx)?;
+    let hook = SlowHook::add(&mut bundle, "createRuntime")?;
+    let mut container = bundle.container()?;
+    let running = container.create_command()?.spawn()?;
+    hook.wait_begun(&running)?;
+    container.verb("kill").args(["--all", &container.id, "KILL"]).run()?.fails()?;
+    fs::write(&hook.go, "")?;
+    running.wait()?.ok()?;
+    container.start()?.ok()?;
+    container.end()
 }
 
 // ---- delete --------------------------------------------------------------------------------------------------------
