@@ -21,7 +21,7 @@ const TAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Deletes a stopped or created container; a running one only with `--force`.
 pub fn delete(runtime: &Runtime, options: &cli::Delete) -> Result<()> {
     if options.regex {
-        return runtime.matching(&options.id)?.iter().try_for_each(|id| one(runtime, id, options.force));
+        return runtime.for_each_matching(&options.id, |id| one(runtime, id, options.force));
     }
     one(runtime, &options.id, options.force)
 }

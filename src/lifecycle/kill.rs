@@ -7,7 +7,7 @@ use crate::state::Status;
 
 pub fn kill(runtime: &Runtime, options: &cli::Kill) -> Result<()> {
     if options.regex {
-        return runtime.matching(&options.id)?.iter().try_for_each(|id| one(runtime, id, options));
+        return runtime.for_each_matching(&options.id, |id| one(runtime, id, options));
     }
     one(runtime, &options.id, options)
 }

@@ -68,11 +68,27 @@ impl Runtime {
         }
     }
 
-    /// Ids that the regular expression `pattern` matches (crun's `--regex`).
-    fn matching(&self, pattern: &str) -> Result<Vec<String>> {
+    /// Does `act` for every container whose id the regular expression `pattern` matches (crun's `--regex`).
+    ///
+    /// # Errors
+    /// Some containers refused, which keeps none of the others from it.
+    fn for_each_matching(&self, pattern: &str, act: impl Fn(&str) -> Result<()>) -> Result<()> {
         let regex = crate::sys::regex::Regex::new(pattern)
             .map_err(|reason| Error::usage(format!("regular expression {pattern:?}: {reason}")))?;
-        Ok(state::ids(&self.root)?.into_iter().filter(|id| regex.matches(id)).collect())
+        let mut ids = state::ids(&self.root).doing(|| format!("list {}", self.root.display()))?;
+        ids.retain(|id| regex.matches(id));
+        let refused = ids.iter().filter(|id| {
+            let result = act(id);
+            if let Err(error) = &result {
+                log::warn!("container {id}: {error}");
+            }
+            result.is_err()
+        });
+        match refused.count() {
+            0 => Ok(()),
+            count => Err(Error::other(format!("{count} of {} containers refused", ids.len()))
+                .hint("the warnings tell which and why")),
+        }
     }
 
     fn load(&self, id: &str) -> Result<State> {

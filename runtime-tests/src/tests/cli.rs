@@ -49,6 +49,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "systemd_cgroup_is_refused", run: systemd_refused },
     Test { name: "regex_for_kill_and_delete", run: regex },
     Test { name: "regex_that_is_none", run: regex_invalid },
+    Test { name: "regex_goes_on_after_one_that_refuses", run: regex_goes_on },
     Test { name: "output_that_nobody_reads", run: broken_pipe },
 ];
 
@@ -731,6 +732,42 @@ fn regex(ctx: &Context) -> Outcome {
     ctx.runtime().args(["delete", "--force", "--regex", "^d"]).run()?.ok()?;
     check!(ctx.state_entries().is_empty(), "what is left after delete --force --regex");
     Ok(())
+}
+
+fn regex_goes_on(ctx: &Context) -> Outcome {
+    if ctx.peer == Peer::Runc {
+        crate::skip!("runc has no --regex");
+    }
+    let mut bundle = sleeper(ctx)?;
+    let mut named = |id: &str| -> Outcome<Container<'_>> {
+        let mut container = bundle.container()?;
+        container.id = id.to_owned();
+        container.create()?.ok()?;
+        container.start()?.ok()?;
+        Ok(container)
+    };
+    let (one, two, three) = (named("web-1")?, named("web-2")?, named("web-3")?);
+    one.kill("KILL")?.ok()?;
+    one.wait_status("stopped")?;
+    let run = ctx.runtime().args(["kill", "--regex", "^web-", "KILL"]).run()?;
+    let words = ["not running", "No such process"];
+    check!(words.iter().any(|w| run.err().contains(w)), "not a word of the one that is stopped: {}", run.told());
+    two.wait_status("stopped")?;
+    three.wait_status("stopped")?;
+    if ctx.peer == Peer::Kelson {
+        run.fails_saying(&["web-1", "1 of 3"])?;
+    }
+    let four = named("web-0")?;
+    let run = ctx.runtime().args(["delete", "--regex", "^web-"]).run()?;
+    check_eq!(ctx.state_entries(), ["web-0"], "what is left after delete --regex");
+    if ctx.peer == Peer::Kelson {
+        run.fails_saying(&["web-0", "not stopped", "1 of 4"])?;
+        ctx.runtime()
+            .args(["--root", "/nonexistent", "kill", "--regex", "a", "KILL"])
+            .run()?
+            .fails_saying(&["/nonexistent"])?;
+    }
+    four.end()
 }
 
 fn regex_invalid(ctx: &Context) -> Outcome {
