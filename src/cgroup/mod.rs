@@ -574,6 +574,10 @@ impl Record {
             Some(path) => (path, "memory.events", "memory.max", "memory.peak"),
             None => (self.v1("memory")?, "memory.oom_control", "memory.limit_in_bytes", "memory.max_usage_in_bytes"),
         };
+        if !self.made.iter().any(|made| made == directory) {
+            // The counts of one that was there before tell of its last user, too.
+            return None;
+        }
         let read = |file: &str| files::read(&directory.join(file)).ok();
         let kills: u64 = read(counter)?.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok())?;
         if kills == 0 {

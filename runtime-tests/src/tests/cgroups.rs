@@ -57,6 +57,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "hugepage_reservation", run: hugepage_reservation },
     Test { name: "network_class_and_priorities", run: network },
     Test { name: "unified", run: unified },
+    Test { name: "memory_limit_is_not_blamed_for_an_earlier_container", run: memory_not_blamed },
     Test { name: "devices_denied_by_default", run: devices_denied },
     Test { name: "devices_allowed_by_rule", run: devices_allowed },
     Test { name: "devices_in_order", run: devices_in_order },
@@ -720,6 +721,28 @@ fn unified(ctx: &Context) -> Outcome {
     check_eq!(container.cgroup_file("pids", "pids.max")?, "55", "pids.max");
     check_eq!(container.cgroup_file("pids", "cgroup.max.depth")?, "3", "cgroup.max.depth");
     container.end()
+}
+
+/// A cgroup that was there before counts what was killed in it, whoever it was.
+fn memory_not_blamed(ctx: &Context) -> Outcome {
+    ctx.need_kelson("an error that blames the memory limit")?;
+    ctx.need_controller("memory")?;
+    let mut bundle = ctx.bundle()?;
+    bundle.set("/linux/resources/memory", json!({"limit": 33_554_432, "swap": 33_554_432}));
+    let mut container = bundle.guest(&["hold", "200"]).container()?;
+    let dir = container.cgroup("memory");
+    fs::create_dir_all(&dir)?;
+    check_eq!(container.run_command().run()?.code, 137, "exit code of a process over its memory limit");
+    check!(dir.is_dir(), "a cgroup that was there is gone");
+    // What fails for quite another reason, of which no property is the cause.
+    container.options = vec!["--pid-file".into(), "/nonexistent/pid".into()];
+    container.create()?.fails_saying(&["/nonexistent"])?;
+    let said = container.stderr();
+    check!(!said.contains("memory"), "create says: {said}");
+    container.forget();
+    cgroup::remove(&dir);
+    ctx.cgroups.existing(&ctx.cgroup_parent).iter().for_each(|p| cgroup::remove(p));
+    Ok(())
 }
 
 /// Opens devices under these rules; gives the errno for each (path, how).
