@@ -125,13 +125,27 @@ pub fn apply(record: &Record, resources: &Resources, fresh: &BTreeSet<String>) -
     set_devices(record, resources, fresh)
 }
 
+/// Writes what [`apply`] held back.
+pub fn apply_after_birth(record: &Record, resources: &Resources) -> Result<()> {
+    if resources.pids_limit.is_none() && resources.unified.iter().all(|(file, _)| file != PIDS_MAX) {
+        return Ok(());
+    }
+    let assignments = assign(record, resources)?;
+    let mut later = assignments.iter().filter(|assignment| is_for_later(assignment));
+    later.try_for_each(|assignment| explained(write_one(&assignment.path, &assignment.write), assignment))
+}
+
+const PIDS_MAX: &str = "pids.max";
+
+/// clone3(2) into a v2 cgroup that has as many processes as it may have is refused, and a stage is one of them; without
+/// clone3(2) it joins those of v1, too.
+fn is_for_later(assignment: &Assignment) -> bool {
+    assignment.write.file == PIDS_MAX
+}
+
 fn write_all(assignments: &[Assignment]) -> Result<()> {
     let mut held_back: Option<&Assignment> = None;
-    for assignment in assignments {
-        if assignment.version == Version::V2 && (assignment.write.file == "pids.max" && assignment.write.value == "0") {
-            // clone3(2) into such a cgroup is refused: Cgroup::close_to_newcomers writes it when init is born.
-            continue;
-        }
+    for assignment in assignments.iter().filter(|assignment| !is_for_later(assignment)) {
         let result = write_one(&assignment.path, &assignment.write);
         match result {
             // In a cgroup that was there before, the new limit may be above the old one of memory and swap together.

@@ -1,8 +1,9 @@
 //! Cgroups: where a container's is, its limits, and what is done to all its processes.
 //!
 //! [`locate`] decides and makes nothing; its [`Record`] goes into the journal; [`create`] makes the directories and writes
-//! every limit before init is born; [`Entry`] is how a process gets in without a grace period: born inside (v2,
-//! CLONE_INTO_CGROUP) or by writing `0` to its own `tasks` (v1). Everything later works on the saved [`Record`].
+//! every limit before init is born (that of processes right after it); [`Entry`] is how a process gets in without a grace
+//! period: born inside (v2, CLONE_INTO_CGROUP) or by writing `0` to its own `tasks` (v1). Everything later works on the
+//! saved [`Record`].
 //!
 //! ```text
 //! locate ─▶ Record ─▶ journal ─▶ create ─▶ Cgroup ─▶ entry ─▶ clone3 / join ─▶ keep ─▶ Record in state.json
@@ -173,7 +174,7 @@ pub struct Cgroup {
     is_kept: bool,
 }
 
-/// Makes the directories and writes all limits and device rules.
+/// Makes the directories and writes all limits and device rules, but for what [`Cgroup::close_to_newcomers`] does.
 ///
 /// # Errors
 /// The cgroup has processes in it or is frozen; the kernel refuses a limit. What was made is removed again.
@@ -234,15 +235,11 @@ impl Cgroup {
         &self.record
     }
 
-    /// Writes what would keep the container's process from being born: a limit of no process at all, on v2.
+    /// Writes what could keep the container's process from being born: the limit of processes.
     pub fn close_to_newcomers(&self, resources: &Resources) -> Result<()> {
-        match self.record.unified() {
-            Some(path) if resources.pids_limit == Some(0) && self.record.version() == Version::V2 => {
-                files::write(&path.join("pids.max"), "0")
-                    .property(|| "linux.resources.pids.limit")
-                    .doing(|| "write \"0\" to pids.max")
-            }
-            _ => Ok(()),
+        match self.record.driver {
+            Driver::Cgroupfs => limits::apply_after_birth(&self.record, resources),
+            Driver::None => Ok(()),
         }
     }
 

@@ -133,6 +133,7 @@ fn limits_are_in_place_before_anybody_is_inside() {
         resources.pids_limit = Some(0);
     }
     let cgroup = created(&path, &resources);
+    cgroup.close_to_newcomers(&resources).unwrap();
     let record = cgroup.record();
     for (controller, v1, v2, expected_v1, expected_v2) in [
         ("memory", "memory.limit_in_bytes", "memory.max", "67108864", "67108864"),

@@ -57,6 +57,8 @@ pub const TESTS: &[Test] = &[
     Test { name: "hugepage_reservation", run: hugepage_reservation },
     Test { name: "network_class_and_priorities", run: network },
     Test { name: "unified", run: unified },
+    Test { name: "unified_pids_max_of_zero", run: unified_pids_zero },
+    Test { name: "pids_limit_of_one_in_a_joined_pid_namespace", run: pids_limit_one },
     Test { name: "memory_limit_is_not_blamed_for_an_earlier_container", run: memory_not_blamed },
     Test { name: "devices_denied_by_default", run: devices_denied },
     Test { name: "devices_allowed_by_rule", run: devices_allowed },
@@ -721,6 +723,26 @@ fn unified(ctx: &Context) -> Outcome {
     check_eq!(container.cgroup_file("pids", "pids.max")?, "55", "pids.max");
     check_eq!(container.cgroup_file("pids", "cgroup.max.depth")?, "3", "cgroup.max.depth");
     container.end()
+}
+
+fn unified_pids_zero(ctx: &Context) -> Outcome {
+    ctx.need_v2()?;
+    let container = sleeper(ctx, "pids", json!({"unified": {"pids.max": "0"}}))?;
+    check_eq!(container.cgroup_file("pids", "pids.max")?, "0", "pids.max");
+    container.end()
+}
+
+/// What the runtime needs to make the process is none of the container's.
+fn pids_limit_one(ctx: &Context) -> Outcome {
+    ctx.need_controller("pids")?;
+    let mut first = ctx.bundle()?;
+    let infra = first.guest(&["sleep"]).start()?;
+    let mut bundle = ctx.bundle()?;
+    bundle.namespace("pid", Some(&format!("/proc/{}/ns/pid", infra.pid()?)));
+    let container = bundle.set("/linux/resources/pids", json!({"limit": 1})).guest(&["sleep"]).start()?;
+    check_eq!(container.cgroup_file("pids", "pids.max")?, "1", "pids.max");
+    container.end()?;
+    infra.end()
 }
 
 /// A cgroup that was there before counts what was killed in it, whoever it was.
