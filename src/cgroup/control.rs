@@ -76,6 +76,13 @@ fn wait(fds: &mut [PollFd<'_>], deadline: Instant) -> nix::Result<bool> {
     }
 }
 
+/// Whether what is born in an empty v2 cgroup is frozen at once: it is frozen itself, or one above it.
+pub fn freezes_newcomers_v2(path: &Path) -> Result<bool> {
+    let path = path.join("cgroup.events");
+    let events = files::read(&path).doing(|| format!("read {}", path.display()))?;
+    Ok(events.lines().any(|line| line == "frozen 1"))
+}
+
 /// cgroup.freeze of a v2 cgroup.
 pub fn is_frozen_v2(path: &Path) -> Result<bool> {
     let path = path.join("cgroup.freeze");

@@ -206,7 +206,10 @@ impl Cgroup {
         let mut unavailable = Vec::new();
         for (key, place) in places.iter() {
             match files::make(&place.path, made) {
-                Ok(true) => drop(fresh.insert(key.clone())),
+                Ok(true) => {
+                    check_above(key, place, made)?;
+                    fresh.insert(key.clone());
+                }
                 Ok(false) => check_unused(key, &place.path)?,
                 Err(errno @ (Errno::EACCES | Errno::EPERM | Errno::EROFS))
                     if *rootless || hybrid && key == UNIFIED || in_user_ns() =>
@@ -275,12 +278,26 @@ fn check_unused(key: &str, path: &Path) -> Result<()> {
     if !pids.is_empty() {
         return refuse(format!("cgroup {} is in use by {}", path.display(), list_processes(&pids)));
     }
-    let frozen = match key {
-        UNIFIED => control::is_frozen_v2(path)?,
-        _ if has_controller(key, "freezer") => control::is_frozen_v1(path)?,
-        _ => false,
-    };
-    if frozen { refuse(format!("cgroup {} is frozen", path.display())) } else { Ok(()) }
+    if freezes_newcomers(key, path)? { refuse(format!("cgroup {} is frozen", path.display())) } else { Ok(()) }
+}
+
+/// Refuses a new cgroup below a frozen one: nothing that is born in it would run, and on v1 nothing would end.
+fn check_above(key: &str, place: &Place, made: &[PathBuf]) -> Result<()> {
+    let above = place.path.ancestors().skip(1).find(|above| !made.iter().any(|made| made == above));
+    // The root of a hierarchy cannot be frozen, and below it all is new.
+    if above.is_none_or(|above| above == place.mount_point) || !freezes_newcomers(key, &place.path)? {
+        return Ok(());
+    }
+    let cause = format!("cgroup {} would be below a frozen one", place.path.display());
+    Err(Error::config("linux.cgroupsPath", cause).hint("thaw it, or name another cgroup"))
+}
+
+fn freezes_newcomers(key: &str, path: &Path) -> Result<bool> {
+    match key {
+        UNIFIED => control::freezes_newcomers_v2(path),
+        _ if has_controller(key, "freezer") => control::is_frozen_v1(path),
+        _ => Ok(false),
+    }
 }
 
 fn list_processes(pids: &[i32]) -> String {

@@ -1,6 +1,7 @@
 //! [parent] Makes the container's process, serves what it asks, and owns it until it is kept.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -190,13 +191,14 @@ impl Drop for Child {
             // What the stage made waits for an answer, and ends itself when there will be none.
             self.socket.hang_up();
             let _ = kill(stage, Signal::SIGKILL);
-            reap(stage);
-            self.reap_born();
+            if reap_killed(stage) {
+                self.reap_born();
+            }
             return;
         }
         // It is this process's child and not reaped, so the PID is its own.
         let _ = kill(self.pid, Signal::SIGKILL);
-        reap(self.pid);
+        reap_killed(self.pid);
     }
 }
 
@@ -208,7 +210,7 @@ impl Child {
                 let pid = Pid::from_raw(pid);
                 // A child of this process by CLONE_PARENT.
                 let _ = kill(pid, Signal::SIGKILL);
-                reap(pid);
+                reap_killed(pid);
                 return;
             }
         }
@@ -219,6 +221,29 @@ impl Child {
 pub fn reap(pid: Pid) {
     // ECHILD: someone else's, or reaped already; there is nothing more to wait for.
     while waitpid(pid, Some(WaitPidFlag::__WALL)) == Err(Errno::EINTR) {}
+}
+
+/// How long a killed child may take to end.
+const REAP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Waits for the end of a child that was killed, and gives whether it came. In a frozen cgroup v1 it comes only when that is
+/// thawed, and the child is then somebody else's to reap.
+fn reap_killed(pid: Pid) -> bool {
+    let deadline = Instant::now() + REAP_TIMEOUT;
+    let mut pause = Duration::from_micros(100);
+    loop {
+        match waitpid(pid, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) if Instant::now() < deadline => std::thread::sleep(pause),
+            Ok(WaitStatus::StillAlive) => {
+                log::warn!("process {pid} was killed and does not end: it may be in a frozen cgroup");
+                return false;
+            }
+            Err(Errno::EINTR) => {}
+            // ECHILD: someone else's, or reaped already; there is nothing more to wait for.
+            _ => return true,
+        }
+        pause = (pause * 2).min(Duration::from_millis(5));
+    }
 }
 
 /// Writes uid_map and gid_map of `pid`: directly, or by newuidmap(1) and newgidmap(1) where the kernel asks for privilege.

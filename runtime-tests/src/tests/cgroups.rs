@@ -60,6 +60,8 @@ pub const TESTS: &[Test] = &[
     Test { name: "unified_pids_max_of_zero", run: unified_pids_zero },
     Test { name: "pids_limit_of_one_in_a_joined_pid_namespace", run: pids_limit_one },
     Test { name: "memory_limit_is_not_blamed_for_an_earlier_container", run: memory_not_blamed },
+    Test { name: "below_a_frozen_one_is_refused", run: below_frozen },
+    Test { name: "exec_into_a_paused_one_can_be_interrupted", run: exec_paused_interrupted },
     Test { name: "devices_denied_by_default", run: devices_denied },
     Test { name: "devices_allowed_by_rule", run: devices_allowed },
     Test { name: "devices_in_order", run: devices_in_order },
@@ -765,6 +767,49 @@ fn memory_not_blamed(ctx: &Context) -> Outcome {
     cgroup::remove(&dir);
     ctx.cgroups.existing(&ctx.cgroup_parent).iter().for_each(|p| cgroup::remove(p));
     Ok(())
+}
+
+/// config-linux.md#cgroup-ownership: nothing that is born there would ever run.
+fn below_frozen(ctx: &Context) -> Outcome {
+    ctx.need_kelson("an error for a frozen parent")?;
+    ctx.need_controller("freezer")?;
+    let parent = ctx.cgroups.path("freezer", &ctx.cgroup_parent);
+    fs::create_dir(&parent)?;
+    freeze(ctx, &parent)?;
+    let result = ctx.bundle().and_then(|mut bundle| {
+        bundle.guest(&["sleep"]).refused(&["linux.cgroupsPath", "frozen"])?;
+        // Also where it is there already, or its parent is not.
+        let mut container = bundle.container()?;
+        fs::create_dir(container.cgroup("freezer"))?;
+        container.create()?.fails_saying(&["linux.cgroupsPath", "frozen"])?;
+        container.forget();
+        fs::remove_dir(container.cgroup("freezer"))?;
+        bundle.set("/linux/cgroupsPath", format!("{}/a/b", ctx.cgroup_parent));
+        bundle.write()?;
+        container.create()?.fails_saying(&["linux.cgroupsPath", "frozen"])?;
+        check!(!parent.join("a").exists(), "a parent that was made is left");
+        Ok(())
+    });
+    cgroup::remove(&parent);
+    result
+}
+
+/// Its process waits in the frozen cgroup, on v1 even for its end; whoever asked for it need not.
+fn exec_paused_interrupted(ctx: &Context) -> Outcome {
+    ctx.need_controller("freezer")?;
+    let mut bundle = ctx.bundle()?;
+    let container = bundle.guest(&["sleep"]).start()?;
+    container.pause()?.ok()?;
+    let exec = container.exec_command(&["--ignore-paused"], &["/bin/guest", "sleep"]).spawn()?;
+    eventually(ctx.patience, "exec is in the cgroup", || {
+        (processes(&container).len() > 1 || exec.has_ended()).then_some(())
+    })?;
+    check!(!exec.has_ended(), "exec ended: {}", exec.stderr());
+    exec.signal(libc::SIGTERM)?;
+    exec.wait()?.fails()?;
+    container.resume()?.ok()?;
+    eventually(ctx.patience, "what exec made is gone", || (processes(&container).len() == 1).then_some(()))?;
+    container.end()
 }
 
 /// Opens devices under these rules; gives the errno for each (path, how).
