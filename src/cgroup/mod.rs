@@ -612,7 +612,8 @@ impl Record {
             (None, None) => return Ok(false),
         };
         match frozen {
-            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(false),
+            // It is gone, or went between open(2) and read(2).
+            Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::ENODEV)) => Ok(false),
             other => other,
         }
     }

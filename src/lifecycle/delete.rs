@@ -129,7 +129,7 @@ fn end(state: &State) -> Result<()> {
         }
         if state.cgroup.is_frozen()? {
             // A frozen cgroup v1 delivers nothing, not even this.
-            state.cgroup.thaw()?;
+            thaw()?;
         }
         if state.has_own_pid_namespace() {
             return target.wait_end(thaw);
