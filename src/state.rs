@@ -766,8 +766,14 @@ fn is_locked(dir: &Path) -> bool {
 
 /// A process whose main thread is a zombie has others: a pidfd tells the end of them all.
 fn has_threads(pid: Pid) -> bool {
-    let Ok(pidfd) = process::pidfd_open(pid) else { return false };
-    matches!(wait_readable(pidfd.as_fd(), Instant::now()), Ok(false))
+    match process::pidfd_open(pid) {
+        Ok(pidfd) => matches!(wait_readable(pidfd.as_fd(), Instant::now()), Ok(false)),
+        // Hidden by a filter: the threads are counted.
+        Err(Errno::ENOSYS | Errno::EPERM) => {
+            fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1)
+        }
+        Err(_) => false,
+    }
 }
 
 /// Start time of a process (clock ticks since boot), and whether it still runs; `None` if there is none.

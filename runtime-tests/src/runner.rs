@@ -367,6 +367,12 @@ pub fn one(settings: &str) -> Result<ExitCode, String> {
         }
     }
     sys::become_subreaper().map_err(|e| e.to_string())?;
+    // What one test has mounted, or made of the propagation of its mounts, is no other's.
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|e| format!("unshare the mount namespace: {e}"))?;
+    for propagation in [MsFlags::MS_PRIVATE, MsFlags::MS_SHARED] {
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | propagation, None::<&str>)
+            .map_err(|e| e.to_string())?;
+    }
     let slow = settings["slow"].as_u64().unwrap_or(1).max(1) as u32;
     let peer = Peer::from_name(&text("peer")).ok_or("peer")?;
     // Of the controls some are known to hang: that need not be waited for as long.

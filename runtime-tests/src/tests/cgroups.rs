@@ -278,7 +278,12 @@ fn removed_with_children(ctx: &Context) -> Outcome {
 /// What the guest sees of its own cgroup, and may write to.
 fn own_cgroup(ctx: &Context, bundle: &mut Bundle<'_>) -> String {
     bundle.without_mount("/sys/fs/cgroup").mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev"]);
-    if ctx.is_v2() { "/sys/fs/cgroup".into() } else { "/sys/fs/cgroup/freezer".into() }
+    if !ctx.is_v2() {
+        return "/sys/fs/cgroup/freezer".into();
+    }
+    // Without a namespace of its own it would see the host's, from the root on.
+    bundle.namespace("cgroup", None);
+    "/sys/fs/cgroup".into()
 }
 
 const DEEP_NAME: &str =

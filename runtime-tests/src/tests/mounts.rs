@@ -56,7 +56,7 @@ use Seen::{Accepted, Has, Lacks, Propagates, SuperHas, SuperLacks};
 
 const NONE: MsFlags = MsFlags::empty();
 
-/// The 61 options of the specification but remount, tmpcopyup, idmap and ridmap, which have tests of their own.
+/// The 62 options of the specification but remount, tmpcopyup, idmap and ridmap, which have tests of their own.
 const OPTIONS: &[Case] = &[
     tmpfs("async", &["sync", "async"], &[SuperLacks("sync")]),
     tmpfs("atime", &["noatime", "atime"], &[Lacks("noatime")]),
@@ -91,6 +91,7 @@ const OPTIONS: &[Case] = &[
         &[Lacks("noatime")],
     ),
     tree("rbind", NONE, NONE, &["rbind"], &[Has("rw")], &[Has("rw")]),
+    tree("rnodev", NONE, NONE, &["rbind", "rnodev"], &[Has("nodev")], &[Has("nodev")]),
     tree("rdev", MsFlags::MS_NODEV, MsFlags::MS_NODEV, &["rbind", "rdev"], &[Lacks("nodev")], &[Lacks("nodev")]),
     tree(
         "rdiratime",
@@ -178,7 +179,7 @@ const OTHERS: &[Test] = &[
     Test { name: "option_tmpcopyup", run: option_tmpcopyup },
     Test { name: "option_idmap", run: option_idmap },
     Test { name: "option_ridmap", run: option_ridmap },
-    Test { name: "all_61_options_have_a_test", run: all_options_have_a_test },
+    Test { name: "all_62_options_have_a_test", run: all_options_have_a_test },
     Test { name: "idmap_with_its_own_mappings", run: idmap_with_its_own_mappings },
     Test { name: "idmap_with_mappings_in_the_option", run: idmap_in_the_option },
     Test { name: "idmap_relative_to_the_user_namespace", run: idmap_relative },
@@ -248,6 +249,7 @@ const NAMES: [&str; OPTIONS.len()] = [
     "option_private",
     "option_ratime",
     "option_rbind",
+    "option_rnodev",
     "option_rdev",
     "option_rdiratime",
     "option_relatime",
@@ -298,14 +300,14 @@ const LIST: [Test; OPTIONS.len() + OTHERS.len()] = {
 pub const TESTS: &[Test] = &LIST;
 
 const SPEC: &str = "async atime bind defaults dev diratime dirsync exec iversion lazytime loud mand noatime nodev nodiratime \
-    noexec noiversion nolazytime nomand norelatime nostrictatime nosuid nosymfollow private ratime rbind rdev rdiratime \
+    noexec noiversion nolazytime nomand norelatime nostrictatime nosuid nosymfollow private ratime rbind rdev rnodev rdiratime \
     relatime remount rexec rnoatime rnodiratime rnoexec rnorelatime rnostrictatime rnosuid rnosymfollow ro rprivate \
     rrelatime rro rrw rshared rslave rstrictatime rsuid rsymfollow runbindable rw shared silent slave strictatime suid \
     symfollow sync tmpcopyup unbindable idmap ridmap";
 
 fn all_options_have_a_test(_: &Context) -> Outcome {
     let names: Vec<&str> = SPEC.split_whitespace().collect();
-    check_eq!(names.len(), 61, "options of the specification");
+    check_eq!(names.len(), 62, "options of the specification");
     for name in names {
         let test = format!("option_{name}");
         check!(TESTS.iter().any(|t| t.name == test), "no test for option {name:?}");
