@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::{Hook, Namespace, OCI_VERSION, Plan};
-use crate::sys::fd::{read_short, read_sized};
+use crate::sys::fd::{read_all, read_short};
 use crate::sys::process;
 
 /// Format of `state.json`: a newer Kelson reads all older ones. From 2 on the container's process says before execve(2) that it
@@ -470,8 +470,7 @@ fn missing(id: &str) -> Error {
 /// `ENOENT` if there is no record, or only the beginning of the first one.
 fn read(dir: &Path) -> Result<State> {
     let path = dir.join("state.json");
-    let file = File::open(&path)?;
-    let text = read_sized(&file, file.metadata()?.len() as usize)?;
+    let text = read_all(&File::open(&path)?)?;
     let state: State = match serde_json::from_slice(&text) {
         Err(error) if error.is_eof() => return Err(Errno::ENOENT.into()),
         other => other.map_err(|e| Error::other(e.to_string())).doing(|| format!("read {}", path.display()))?,
@@ -595,23 +594,22 @@ impl State {
             return false;
         }
         let pid = Pid::from_raw(self.pid);
+        if let Some(inode) = self.pidfd_inode {
+            match process::pidfd_open(pid) {
+                // Told by its number from every other one, and by its descriptor whether all of its threads have ended.
+                Ok(pidfd) => {
+                    let is_it = nix::sys::stat::fstat(&pidfd).is_ok_and(|stat| stat.st_ino == inode);
+                    return is_it && !has_ended(&pidfd);
+                }
+                // Hidden by a filter.
+                Err(Errno::ENOSYS | Errno::EPERM) => {}
+                Err(_) => return false,
+            }
+        }
         match stat(pid) {
             Some((time, _)) if time != self.start_time => false,
-            Some((_, true)) => self.has_same_inode(),
-            // Its main thread ended; others may go on.
-            Some((_, false)) => self.has_same_inode() && has_threads(pid),
+            Some((_, runs)) => runs || has_threads(pid),
             None => false,
-        }
-    }
-
-    /// The process with the PID is no later one that was started in the same tick.
-    fn has_same_inode(&self) -> bool {
-        let Some(inode) = self.pidfd_inode else { return true };
-        match process::pidfd_open(Pid::from_raw(self.pid)) {
-            Ok(pidfd) => process::pidfd_inode(pidfd.as_fd()) == Some(inode),
-            // Hidden by a filter: the start time has to do.
-            Err(Errno::ENOSYS) => true,
-            Err(_) => false,
         }
     }
 
@@ -764,10 +762,15 @@ fn is_locked(dir: &Path) -> bool {
     matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
 }
 
+/// Every thread of the process has ended.
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) != Ok(0)
+}
+
 /// A process whose main thread is a zombie has others: a pidfd tells the end of them all.
 fn has_threads(pid: Pid) -> bool {
     match process::pidfd_open(pid) {
-        Ok(pidfd) => matches!(wait_readable(pidfd.as_fd(), Instant::now()), Ok(false)),
+        Ok(pidfd) => !has_ended(&pidfd),
         // Hidden by a filter: the threads are counted.
         Err(Errno::ENOSYS | Errno::EPERM) => {
             fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1)

@@ -389,6 +389,7 @@ impl<'c> Init<'_, 'c> {
                     return Err(Error::other("a container without a start socket was told to wait on it"));
                 };
                 let listener = UnixListener::from(listener);
+                process::shrink();
                 let starter = wait_for_start(&listener)?;
                 let Err(error) = self.execute(Some(&starter));
                 let error = if self.is_filtered { common::behind_filter(error) } else { error };

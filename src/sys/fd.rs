@@ -34,6 +34,25 @@ pub fn read_sized(mut file: &std::fs::File, size: usize) -> std::io::Result<Vec<
     Ok(bytes)
 }
 
+/// All of a file that is small more often than not: one read(2) for less than 8 KiB, whose end a regular file tells by giving
+/// less than was asked for.
+pub fn read_all(mut file: &std::fs::File) -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![0; 8192];
+    let mut length = 0;
+    loop {
+        match std::io::Read::read(&mut file, &mut bytes[length..]) {
+            Ok(more) => length += more,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        if length < bytes.len() {
+            bytes.truncate(length);
+            return Ok(bytes);
+        }
+        bytes.resize(2 * length, 0);
+    }
+}
+
 /// What close_range(2) does with each descriptor.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum CloseRange {
