@@ -1052,6 +1052,12 @@ fn run_deletes_its_own(ctx: &Context) -> Outcome {
     let mut container = bundle.container()?;
     let run = container.run_command().spawn()?;
     container.wait_status("running")?;
+    // It holds the container until it is done with starting it.
+    let holds = format!(" {} ", run.pid());
+    eventually(ctx.patience, "run lets go of the container", || {
+        let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+        (!locks.lines().any(|line| line.contains("FLOCK") && line.contains(&holds))).then_some(())
+    })?;
     run.signal(libc::SIGSTOP)?;
     container.delete_force()?.ok()?;
     container.create()?.ok()?;
