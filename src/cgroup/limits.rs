@@ -112,7 +112,8 @@ fn words(path: &Path) -> Result<BTreeSet<String>> {
     Ok(text.split_ascii_whitespace().map(String::from).collect())
 }
 
-/// Writes limits and device rules. `fresh` are the keys of the hierarchies where the container's cgroup was just made.
+/// Writes limits, but for what [`apply_after_birth`] does. `fresh` are the keys of the hierarchies where the container's
+/// cgroup was just made.
 pub fn apply(record: &Record, resources: &Resources, fresh: &BTreeSet<String>) -> Result<()> {
     let assignments = assign(record, resources)?;
     enable_controllers(record, &assignments)?;
@@ -122,11 +123,16 @@ pub fn apply(record: &Record, resources: &Resources, fresh: &BTreeSet<String>) -
         check_use(&assignments)?;
     }
     write_all(&assignments)?;
-    set_devices(record, resources, fresh)
+    // What its last user was not allowed to do could be in the way of the container's process.
+    if has_fresh_devices(record, fresh) { Ok(()) } else { set_devices(record, resources, fresh) }
 }
 
-/// Writes what [`apply`] held back.
-pub fn apply_after_birth(record: &Record, resources: &Resources) -> Result<()> {
+/// Writes what [`apply`] held back: the limit of processes, which could keep the container's process from being born, and
+/// the device rules of a new cgroup, of which the verifier's part on v2 takes a while, in which that process sets itself up.
+pub fn apply_after_birth(record: &Record, resources: &Resources, fresh: &BTreeSet<String>) -> Result<()> {
+    if has_fresh_devices(record, fresh) {
+        set_devices(record, resources, fresh)?;
+    }
     if resources.pids_limit.is_none() && resources.unified.iter().all(|(file, _)| file != PIDS_MAX) {
         return Ok(());
     }
@@ -377,6 +383,12 @@ fn enable_hint(level: &Path, name: &str, code: i32) -> Option<String> {
 }
 
 const DEVICES: &str = "linux.resources.devices";
+
+/// Whether the hierarchy with device rules is one where the container's cgroup was just made.
+fn has_fresh_devices(record: &Record, fresh: &BTreeSet<String>) -> bool {
+    let key = record.places.keys().find(|key| has_controller(key, "devices"));
+    fresh.contains(key.map_or(super::UNIFIED, String::as_str))
+}
 
 fn set_devices(record: &Record, resources: &Resources, fresh: &BTreeSet<String>) -> Result<()> {
     let list = List::new(&resources.devices)?;

@@ -1,7 +1,7 @@
 //! Cgroups: where a container's is, its limits, and what is done to all its processes.
 //!
 //! [`locate`] decides and makes nothing; its [`Record`] goes into the journal; [`create`] makes the directories and writes
-//! every limit before init is born (that of processes right after it); [`Entry`] is how a process gets in without a grace
+//! the limits before init is born, the rest right after it; [`Entry`] is how a process gets in without a grace
 //! period: born inside (v2, CLONE_INTO_CGROUP) or by writing `0` to its own `tasks` (v1). Everything later works on the
 //! saved [`Record`].
 //!
@@ -171,24 +171,26 @@ fn joined(root: &Path, path: &Path) -> PathBuf {
 #[derive(Debug)]
 pub struct Cgroup {
     record: Record,
+    /// Keys of the hierarchies where it was just made.
+    fresh: BTreeSet<String>,
     is_kept: bool,
 }
 
-/// Makes the directories and writes all limits and device rules, but for what [`Cgroup::close_to_newcomers`] does.
+/// Makes the directories and writes all limits, but for what [`Cgroup::complete`] does.
 ///
 /// # Errors
 /// The cgroup has processes in it or is frozen; the kernel refuses a limit. What was made is removed again.
 pub fn create(mut record: Record, resources: &Resources) -> Result<Cgroup> {
     // From here on the list is what was made, so that a failure removes nothing of others.
     record.made.clear();
-    let mut cgroup = Cgroup { record, is_kept: false };
+    let mut cgroup = Cgroup { record, fresh: BTreeSet::new(), is_kept: false };
     if cgroup.record.driver == Driver::Cgroupfs {
         // What users in the container may read there is not the caller's umask to say.
         let of_caller = umask(Mode::from_bits_truncate(0o022));
         let fresh = cgroup.make_directories(resources);
         umask(of_caller);
-        let fresh = fresh?;
-        limits::apply(&cgroup.record, resources, &fresh)?;
+        cgroup.fresh = fresh?;
+        limits::apply(&cgroup.record, resources, &cgroup.fresh)?;
     } else if limits::is_limited(resources) {
         log::warn!("linux.resources are not applied: cgroups are disabled");
     }
@@ -238,10 +240,10 @@ impl Cgroup {
         &self.record
     }
 
-    /// Writes what could keep the container's process from being born: the limit of processes.
-    pub fn close_to_newcomers(&self, resources: &Resources) -> Result<()> {
+    /// Writes what is left to do once the container's process is born, and before it executes anything.
+    pub fn complete(&self, resources: &Resources) -> Result<()> {
         match self.record.driver {
-            Driver::Cgroupfs => limits::apply_after_birth(&self.record, resources),
+            Driver::Cgroupfs => limits::apply_after_birth(&self.record, resources, &self.fresh),
             Driver::None => Ok(()),
         }
     }

@@ -133,7 +133,7 @@ fn limits_are_in_place_before_anybody_is_inside() {
         resources.pids_limit = Some(0);
     }
     let cgroup = created(&path, &resources);
-    cgroup.close_to_newcomers(&resources).unwrap();
+    cgroup.complete(&resources).unwrap();
     let record = cgroup.record();
     for (controller, v1, v2, expected_v1, expected_v2) in [
         ("memory", "memory.limit_in_bytes", "memory.max", "67108864", "67108864"),
@@ -375,6 +375,7 @@ fn device_rules_hold() {
     ] {
         let resources = Resources { devices, ..Default::default() };
         let cgroup = created(&format!("/{}", unique()), &resources);
+        cgroup.complete(&resources).unwrap();
         for (device, expected) in opens {
             let mut child = spawn_inside(cgroup.record(), &format!("sleep 0.1; exec 7<{device}"));
             let opened = child.wait().success();

@@ -205,7 +205,6 @@ fn make(
     }
     // The journal: what a kill at any later instant can leave behind is written before it is made.
     locked.begin(&state)?;
-    locked.write_config(&text)?;
     let cgroup = cgroup::create(record, &plan.resources)?;
     state.cgroup = cgroup.record().clone();
     let entry = cgroup.entry()?;
@@ -247,7 +246,9 @@ fn make(
         // Its mount namespace is not the container's yet: that is asked for the mounts' sources.
         stage.answer(Answer::Done)
     })?;
-    cgroup.close_to_newcomers(&plan.resources)?;
+    // The container's process sets itself up meanwhile.
+    cgroup.complete(&plan.resources)?;
+    locked.write_config(&text)?;
     state.pid = child.pid().as_raw();
     state.start_time = state::start_time(child.pid())?;
     state.pidfd_inode = child.pidfd().and_then(crate::sys::process::pidfd_inode);
