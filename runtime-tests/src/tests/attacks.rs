@@ -25,6 +25,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "cve_2019_5736_exe_overwrite_with_sys_admin", run: exe_overwrite_with_sys_admin },
     Test { name: "cve_2019_5736_exe_overwrite_by_a_script", run: exe_overwrite_by_a_script },
     Test { name: "cve_2019_5736_waiting_init_is_not_the_hosts_binary", run: waiting_init_is_sealed },
+    Test { name: "cve_2019_5736_sealed_in_every_way", run: sealed_in_every_way },
     Test { name: "cve_2019_16884_mount_over_proc", run: mount_over_proc },
     Test { name: "cve_2019_19921_proc_symlink", run: proc_symlink },
     Test { name: "cve_2019_19921_proc_link_race", run: proc_link_race },
@@ -164,12 +165,50 @@ fn exe_overwrite_by_a_script(ctx: &Context) -> Outcome {
 /// Between create and start the runtime's own process waits inside the container.
 fn waiting_init_is_sealed(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
-    let container = bundle.create()?;
-    // A read-only bind mount is the file itself: whoever has CAP_SYS_ADMIN can clear the flag.
-    let exe = fs::metadata(format!("/proc/{}/exe", container.pid()?))?;
+    executes_no_host_file(ctx, bundle.create()?.pid()?)
+}
+
+/// A read-only bind mount is the file itself: whoever has CAP_SYS_ADMIN can clear the flag.
+fn executes_no_host_file(ctx: &Context, pid: i32) -> Outcome {
+    let exe = fs::metadata(format!("/proc/{pid}/exe"))?;
     let own = fs::metadata(&ctx.runtime)?;
     check!((exe.dev(), exe.ino()) != (own.dev(), own.ino()), "init in the container executes the host's file itself");
+    // Nor is the host's file reached through what is mapped of it.
+    let own = format!(" {} ", own.ino());
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let host = format!("{:02x}:{:02x}", libc::major(exe_device(ctx)?), libc::minor(exe_device(ctx)?));
+    let mapped = maps.lines().find(|line| line.contains(&own) && line.contains(&host));
+    check!(mapped.is_none(), "init in the container has the host's file mapped: {mapped:?}");
     Ok(())
+}
+
+fn exe_device(ctx: &Context) -> Outcome<u64> {
+    Ok(fs::metadata(&ctx.runtime)?.dev())
+}
+
+/// What the kernel, or a filter around the runtime, does not have must not open it to its containers.
+fn sealed_in_every_way(ctx: &Context) -> Outcome {
+    // PR_SET_MM: the process cannot change its executable, and is executed again.
+    const PR_SET_MM: u32 = 35;
+    for filter in [
+        sys::denying(libc::SYS_prctl, 0, u32::MAX, PR_SET_MM, libc::EPERM),
+        sys::hide_calls(&[libc::SYS_fsopen], libc::ENOSYS),
+        sys::hide_calls(&[libc::SYS_fsopen, libc::SYS_memfd_create], libc::EPERM),
+    ] {
+        let mut bundle = ctx.bundle()?;
+        let mut container = bundle.container()?;
+        let created = container.create_command()?.before_exec(sys::BeforeExec::Seccomp(filter)).run()?;
+        if created.code == 0 {
+            executes_no_host_file(ctx, container.pid()?)?;
+        }
+        container.delete_force()?;
+    }
+    // A mount hides the program's file: in its directory there is another one.
+    let copy = ctx.dir.join("copy");
+    fs::copy(&ctx.runtime, &copy)?;
+    nix::mount::mount(Some(&copy), &ctx.runtime, None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>)?;
+    let mut bundle = ctx.bundle()?;
+    executes_no_host_file(ctx, bundle.create()?.pid()?)
 }
 
 // ---- descriptors ---------------------------------------------------------------------------------------------------
