@@ -44,7 +44,7 @@ pub use cgroup::{CgroupView, Hierarchy};
 pub use prepare::{Prepared, prepare, prepare_late};
 
 use crate::error::{Context, Error, Result};
-use crate::plan::{Plan, Propagation, PropagationKind};
+use crate::plan::{Plan, Process, Propagation, PropagationKind};
 use crate::sys::fd::close_later;
 use crate::sys::mount::{self, Reach};
 use procfs::Proc;
@@ -146,7 +146,7 @@ impl<'p> RootFs<'p> {
     /// Leaves its descriptors to a [`crate::sys::fd::close_from`] that follows.
     pub fn close_later(self) {
         close_later(self.root);
-        self.proc.into_inner().into_iter().map(OwnedFd::from).for_each(close_later);
+        self.proc.into_inner().into_iter().for_each(Proc::close_later);
         self.null.into_inner().into_iter().for_each(Tree::close_later);
     }
 
@@ -165,6 +165,12 @@ impl<'p> RootFs<'p> {
             Error::from(Errno::EPERM)
                 .hint("the user namespace may not mount proc: give the container a PID namespace or bind /proc")
         })
+    }
+
+    /// Something is written through [`RootFs::proc`].
+    fn writes_to_proc(&self) -> bool {
+        let is_labelled = |process: &Process| process.apparmor_profile.is_some() || process.selinux_label.is_some();
+        !self.plan.sysctl.is_empty() || self.plan.process.as_ref().is_some_and(is_labelled)
     }
 
     /// Makes [`RootFs::proc`] available, if it can be, before the host's /proc is out of reach.

@@ -184,13 +184,17 @@ impl RootFs<'_> {
         let change = Change { attributes: MountAttributes::default(), ..self.change(mount) };
         // One call in place of six where nothing more is done to the mount. mount(2) sets `ro` on the superblock too, which
         // for sysfs is the container's own or stays as it is. Where it fails, the longer way succeeds or says why not.
-        let has_more = is_proc
+        let has_more = (is_proc && self.writes_to_proc())
             || is_late
             || mount.copy_up
             || (is_read_only && fs_type != "sysfs")
             || !change.propagation.is_empty();
         let has_label = self.plan.mount_label.is_some();
         if !has_more && !has_label && fs.mount_on(target.place.fd.as_fd(), self.names()).is_ok() {
+            if is_proc && self.proc.get().is_none() {
+                // find_proc makes another where this cannot be it.
+                let _ = Proc::beneath(self.root.as_fd(), target.place.path).map(|proc| self.proc.set(proc));
+            }
             close_later(target.place.fd);
             return Ok(());
         }
