@@ -18,7 +18,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 import bundles
@@ -276,30 +275,26 @@ class Bench:
                 self.guarded(name, "memory of a foreground run", foreground)
 
     def suite_rate(self, runs=40, workers=2):
-        for _ in range(3):
-            for name, path in self.runtimes:
-                jobs = iter([self.new("true") for _ in range(runs)])
-                lock, errors = threading.Lock(), []
-
-                def work():
-                    while True:
-                        with lock:
-                            job = next(jobs, None)
-                        if job is None:
-                            return
-                        try:
-                            self.timed(self.command(name, path, "run", "-b", job[1], job[0]))
-                        except Failure as error:
-                            errors.append(str(error))
-                threads = [threading.Thread(target=work) for _ in range(workers)]
-                begin = time.perf_counter()
-                for thread in threads:
-                    thread.start()
-                for thread in threads:
-                    thread.join()
-                if errors:
-                    self.failures[name, f"{len(errors)} of {runs} runs by {workers} workers"] = errors[0][:400]
-                self.record(f"{runs} runs by {workers} workers: runs/s", name, runs / (time.perf_counter() - begin))
+        what = f"{runs} runs by {workers} workers: runs/s"
+        floor = [f"{self.work}/floor", self.version, f"{self.work}/rootfs", "/true"]
+        for _ in range(5):
+            for name, path in [*self.runtimes, ("floor", None)]:
+                def once():
+                    command = floor
+                    if path:
+                        identity = f"{self.tag}-{name}"
+                        for job in range(runs):
+                            self.configs["true"]["linux"]["cgroupsPath"] = f"/{self.tag}/{identity}-{job}"
+                            os.makedirs(f"{self.scratch}/{identity}-{job}", exist_ok=True)
+                            with open(f"{self.scratch}/{identity}-{job}/config.json", "w") as file:
+                                json.dump(self.configs["true"], file)
+                        command = self.command(name, path, "run", "-b", f"{self.scratch}/{identity}-@", f"{identity}-@")
+                    done = subprocess.run([f"{self.work}/rate", str(workers), str(runs), *command],
+                                          stdin=self.null, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                    if done.returncode:
+                        raise Failure(f"exit status {done.returncode}: {done.stderr[-300:]}")
+                    self.record(what, name, runs / (int(done.stdout.split()[-1]) / 1e9))
+                self.guarded(name, what, once)
 
     def suite_calls(self):
         strace = shutil.which("strace")
