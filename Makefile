@@ -7,8 +7,11 @@ CARGO ?= cargo
 CARGO_FLAGS ?=
 # What --version and features tell of the source.
 export KELSON_COMMIT := $(shell git rev-parse HEAD 2>/dev/null)
+# What the release binary is built for; asked once, when it is needed.
+TARGET = $(eval TARGET := $$(shell scripts/target))$(TARGET)
+KELSON = $(CURDIR)/target/$(TARGET)/release/kelson
+# Tests run on the C library that most programs have.
 OUT := $(CURDIR)/target/x86_64-unknown-linux-gnu/release
-KELSON := $(OUT)/kelson
 # The runtime that is run and tested: another one's path judges that one.
 RUNTIME ?= $(KELSON)
 # What the bench compares with; empty: those of Debian's next release, fetched into the cache.
@@ -29,8 +32,8 @@ help: ## list the targets
 		/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: deps-build ## build the static release binary, target/x86_64-unknown-linux-gnu/release/kelson
-	$(CARGO) build --release $(CARGO_FLAGS) -p kelson
+build: deps-build ## build the static release binary, target/…/release/kelson
+	$(CARGO) build --release $(CARGO_FLAGS) --target $(TARGET) -p kelson
 
 .PHONY: run
 run: build deps-busybox ## run a container and show what it sees of itself beside what the host sees
@@ -148,8 +151,8 @@ bench: build deps-bench ## Kelson beside crun and runc, hot and cold, v1 and v2:
 # What the other targets need of Debian, each only where it is missing.
 
 .PHONY: runtime-tests
-runtime-tests: deps-build deps-runtime
-	$(CARGO) build --release $(CARGO_FLAGS) -p kelson -p runtime-tests
+runtime-tests: build deps-runtime
+	$(CARGO) build --release $(CARGO_FLAGS) -p runtime-tests
 
 .PHONY: deps-build
 deps-build:

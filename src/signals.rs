@@ -32,7 +32,7 @@ impl Signals {
     }
 
     fn all() -> SigSet {
-        let mut set = SigSet::all();
+        let mut set = process::all_signals();
         for fault in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGTRAP, Signal::SIGABRT]
         {
             set.remove(fault);

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::sys::stat::{Mode, fstat, major, minor};
-use nix::sys::statfs::fstatfs;
+use nix::sys::statfs::{FsType, fstatfs};
 use nix::sys::termios::{self, OutputFlags, SetArg, Termios};
 
 use crate::error::{Context, Error, Result};
@@ -36,7 +36,7 @@ pub fn open_pty(size: Option<WindowSize>) -> Result<Pty> {
     let device = fstat(&master).doing(|| "look at /dev/pts/ptmx")?.st_rdev;
     let file_system = fstatfs(&master).doing(|| "look at /dev/pts/ptmx")?.filesystem_type();
     // TTYAUX_MAJOR 5, minor 2. A node outside of devpts works as well: the kernel looks for a devpts beside it.
-    if (major(device), minor(device)) != (5, 2) && file_system.0 != DEVPTS_SUPER_MAGIC {
+    if (major(device), minor(device)) != (5, 2) && file_system != DEVPTS_SUPER_MAGIC {
         return Err(Error::config("process.terminal", "/dev/pts/ptmx of the container is no pty multiplexer"));
     }
     tty::unlock(master.as_fd()).doing(|| "unlock the pty")?;
@@ -48,7 +48,7 @@ pub fn open_pty(size: Option<WindowSize>) -> Result<Pty> {
 }
 
 /// `DEVPTS_SUPER_MAGIC` of linux/magic.h.
-const DEVPTS_SUPER_MAGIC: nix::libc::__fsword_t = 0x1cd1;
+const DEVPTS_SUPER_MAGIC: FsType = FsType(0x1cd1);
 
 /// [parent] Hands the pty's master to whoever listens on `socket`; the packet's text is the peer's name.
 pub fn send_master(socket: &Path, master: BorrowedFd<'_>) -> Result<()> {

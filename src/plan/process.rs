@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::PathBuf;
 
+use nix::sys::resource::Resource;
+
 use super::json::{self, List, Loose, Text, shortened};
 use super::model::{Capabilities, ExecCpuAffinity, Host, IoPriority, Process, Rlimit, Scheduler, User};
 use super::{absolute, c_string, list_of_numbers, required, some_text, spec};
@@ -57,23 +59,23 @@ pub const CAPABILITIES: [&str; 41] = [
 /// The kernel allows at most so many CPUs (NR_CPUS).
 const MAX_CPUS: u32 = 8192;
 
-const RLIMITS: [(&str, u32); 16] = [
-    ("RLIMIT_AS", libc::RLIMIT_AS),
-    ("RLIMIT_CORE", libc::RLIMIT_CORE),
-    ("RLIMIT_CPU", libc::RLIMIT_CPU),
-    ("RLIMIT_DATA", libc::RLIMIT_DATA),
-    ("RLIMIT_FSIZE", libc::RLIMIT_FSIZE),
-    ("RLIMIT_LOCKS", libc::RLIMIT_LOCKS),
-    ("RLIMIT_MEMLOCK", libc::RLIMIT_MEMLOCK),
-    ("RLIMIT_MSGQUEUE", libc::RLIMIT_MSGQUEUE),
-    ("RLIMIT_NICE", libc::RLIMIT_NICE),
-    ("RLIMIT_NOFILE", libc::RLIMIT_NOFILE),
-    ("RLIMIT_NPROC", libc::RLIMIT_NPROC),
-    ("RLIMIT_RSS", libc::RLIMIT_RSS),
-    ("RLIMIT_RTPRIO", libc::RLIMIT_RTPRIO),
-    ("RLIMIT_RTTIME", libc::RLIMIT_RTTIME),
-    ("RLIMIT_SIGPENDING", libc::RLIMIT_SIGPENDING),
-    ("RLIMIT_STACK", libc::RLIMIT_STACK),
+const RLIMITS: [(&str, Resource); 16] = [
+    ("RLIMIT_AS", Resource::RLIMIT_AS),
+    ("RLIMIT_CORE", Resource::RLIMIT_CORE),
+    ("RLIMIT_CPU", Resource::RLIMIT_CPU),
+    ("RLIMIT_DATA", Resource::RLIMIT_DATA),
+    ("RLIMIT_FSIZE", Resource::RLIMIT_FSIZE),
+    ("RLIMIT_LOCKS", Resource::RLIMIT_LOCKS),
+    ("RLIMIT_MEMLOCK", Resource::RLIMIT_MEMLOCK),
+    ("RLIMIT_MSGQUEUE", Resource::RLIMIT_MSGQUEUE),
+    ("RLIMIT_NICE", Resource::RLIMIT_NICE),
+    ("RLIMIT_NOFILE", Resource::RLIMIT_NOFILE),
+    ("RLIMIT_NPROC", Resource::RLIMIT_NPROC),
+    ("RLIMIT_RSS", Resource::RLIMIT_RSS),
+    ("RLIMIT_RTPRIO", Resource::RLIMIT_RTPRIO),
+    ("RLIMIT_RTTIME", Resource::RLIMIT_RTTIME),
+    ("RLIMIT_SIGPENDING", Resource::RLIMIT_SIGPENDING),
+    ("RLIMIT_STACK", Resource::RLIMIT_STACK),
 ];
 
 /// Policies of sched(7) with their numbers in linux/sched.h.
@@ -317,7 +319,7 @@ fn rlimits(spec: Option<List<spec::Rlimit<'_>>>) -> Result<Vec<Rlimit>> {
             return Err(unknown(property("type"), "rlimit", kind, RLIMITS.iter().map(|(name, _)| *name)));
         };
         // config.md#posix-process: an error MUST be generated for duplicates.
-        if let Some(first) = out.iter().find(|other| other.resource == *resource) {
+        if let Some(first) = out.iter().find(|other| other.resource == *resource as u32) {
             return Err(Error::config(
                 property("type"),
                 format!("{name} is already set by process.rlimits[{}]", first.index),
@@ -328,7 +330,7 @@ fn rlimits(spec: Option<List<spec::Rlimit<'_>>>) -> Result<Vec<Rlimit>> {
         if soft > hard {
             return Err(Error::config(property("soft"), format!("{soft} is more than the hard limit {hard}")));
         }
-        out.push(Rlimit { index, resource: *resource, name, soft, hard });
+        out.push(Rlimit { index, resource: *resource as u32, name, soft, hard });
     }
     Ok(out)
 }

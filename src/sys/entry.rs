@@ -10,11 +10,29 @@
 //! So early there is no thread-local storage, no `errno`, and no `memcpy`, whose address is not known yet. Hence the
 //! volatile accesses, of which the compiler makes no calls.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int};
 use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
+
+/// The second argument of C's `main`: only the C library makes one.
+#[repr(transparent)]
+pub struct Arguments(*const *const c_char);
+
+impl Arguments {
+    /// The first `count`, which is main's first argument; std knows them only from glibc.
+    pub fn collect(&self, count: c_int) -> Vec<OsString> {
+        let argument = |at| {
+            // SAFETY: the C library passes that many, from the kernel's own array (execve(2)).
+            let start = unsafe { self.0.add(at).read() };
+            // SAFETY: each is a C string that lives as long as the process.
+            OsStr::from_bytes(unsafe { CStr::from_ptr(start) }.to_bytes()).to_owned()
+        };
+        (0..usize::try_from(count).unwrap_or(0)).map(argument).collect()
+    }
+}
 
 /// This process became one of the sealed program without executing it.
 static CHANGED_OVER: AtomicBool = AtomicBool::new(false);

@@ -287,12 +287,14 @@ pub fn attributes(fd: BorrowedFd<'_>) -> Result<u64> {
         (ST_NOSYMFOLLOW, attr::NOSYMFOLLOW),
     ];
     let mut found = table.iter().filter(|(st, _)| flags & st != 0).fold(0, |all, (_, bit)| all | bit);
-    if flags & (libc::ST_NOATIME | libc::ST_RELATIME) == 0 {
+    if flags & (libc::ST_NOATIME | ST_RELATIME) == 0 {
         found |= attr::STRICTATIME;
     }
     Ok(found)
 }
 
+// linux/statfs.h.
+const ST_RELATIME: u64 = 0x1000;
 const ST_NOSYMFOLLOW: u64 = 0x2000;
 
 /// Sets an extended attribute of `path`, links followed (setxattr(2)).

@@ -1,9 +1,12 @@
 //! Processes: clone3(2), pidfd_open(2), pidfd_send_signal(2), prctl(2), capset(2), keyctl(2).
 
 use std::ffi::{CStr, c_int, c_ulong};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::sys::signal::SigSet;
+use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::Pid;
 
 use super::check;
@@ -131,8 +134,8 @@ pub fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
 /// all such descriptors share one inode.
 pub fn pidfd_inode(pidfd: BorrowedFd<'_>) -> Option<u64> {
     /// `PID_FS_MAGIC` of linux/magic.h.
-    const PID_FS_MAGIC: libc::__fsword_t = 0x5049_4446;
-    let is_pidfs = nix::sys::statfs::fstatfs(pidfd).is_ok_and(|fs| fs.filesystem_type().0 == PID_FS_MAGIC);
+    const PID_FS_MAGIC: FsType = FsType(0x5049_4446);
+    let is_pidfs = fstatfs(pidfd).is_ok_and(|fs| fs.filesystem_type() == PID_FS_MAGIC);
     is_pidfs.then(|| nix::sys::stat::fstat(pidfd).ok().map(|stat| stat.st_ino)).flatten()
 }
 
@@ -299,8 +302,21 @@ pub fn shrink() {
     // SAFETY: the range is the program's constants and code, which are mapped privately from its file and never written to:
     // what is dropped is read again as it was.
     let _ = unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
+    #[cfg(target_env = "gnu")]
     // SAFETY: it only returns free memory to the kernel.
-    unsafe { libc::malloc_trim(0) };
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
+/// Every signal but the first two real-time ones, which glibc keeps to itself; musl's own set lacks a third.
+pub fn all_signals() -> SigSet {
+    const OF_GLIBC: u64 = 1 << (32 - 1) | 1 << (33 - 1);
+    let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: a sigset_t is at least as large as the kernel's 64 bits, with which it begins, and as aligned.
+    unsafe { set.as_mut_ptr().cast::<u64>().write(!OF_GLIBC) };
+    // SAFETY: all of it was written, and any bits are a set.
+    unsafe { SigSet::from_sigset_t_unchecked(set.assume_init()) }
 }
 
 /// Ends the process at once: no destructors, no atexit handlers, no flush of what the parent buffered.
