@@ -21,7 +21,10 @@ use crate::sys::process::set_name;
 
 /// Comes back in a sealed process, which it makes of this one by executing it again if need be.
 pub fn ensure(program: &OsStr, arguments: &[OsString]) -> Result<()> {
-    if entry::is_sealed(program.as_bytes()) {
+    if entry::has_changed_over() {
+        return Ok(());
+    }
+    if program.as_bytes() == entry::SEALED.to_bytes() {
         // Before Linux 6.14 ps(1) would call a program that was executed by descriptor after the descriptor's number.
         return set_name(c"kelson").doing(|| "name the process");
     }

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::{Hook, Namespace, OCI_VERSION, Plan};
-use crate::sys::fd::{read_all, read_short};
+use crate::sys::fd::{open, read_all, read_short};
 use crate::sys::process;
 
 /// Format of `state.json`: a newer Kelson reads all older ones. From 2 on the container's process says before execve(2) that it
@@ -158,9 +158,9 @@ impl Directory {
     pub fn open(root: &Path, id: &str) -> Result<Self> {
         check_id(id)?;
         let path = root.join(id);
-        match fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(&path) {
-            Ok(file) => Ok(Self { path, file }),
-            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Err(missing(id)),
+        match open(&path, OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW) {
+            Ok(file) => Ok(Self { path, file: file.into() }),
+            Err(Errno::ENOENT) => Err(missing(id)),
             Err(e) => Err(e).doing(|| format!("open {}", path.display())),
         }
     }
@@ -364,8 +364,9 @@ impl Locked {
 
     fn write_new(&self, name: &str, contents: &[u8]) -> Result<()> {
         let path = self.dir.join(name);
-        let written = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        written.and_then(|mut file| file.write_all(contents)).doing(|| format!("write {}", path.display()))
+        let made = open(&path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL);
+        let written = made.map_err(std::io::Error::from).and_then(|file| File::from(file).write_all(contents));
+        written.doing(|| format!("write {}", path.display()))
     }
 
     /// The record; `None` if its maker was killed before the first one was written.
@@ -470,7 +471,7 @@ fn missing(id: &str) -> Error {
 /// `ENOENT` if there is no record, or only the beginning of the first one.
 fn read(dir: &Path) -> Result<State> {
     let path = dir.join("state.json");
-    let text = read_all(&File::open(&path)?)?;
+    let text = read_all(&File::from(open(&path, OFlag::O_RDONLY)?))?;
     let state: State = match serde_json::from_slice(&text) {
         Err(error) if error.is_eof() => return Err(Errno::ENOENT.into()),
         other => other.map_err(|e| Error::other(e.to_string())).doing(|| format!("read {}", path.display()))?,

@@ -3,23 +3,23 @@
 //! Which parent directories are Kelson's is marked on the directories themselves: decision 0003.
 
 use std::ffi::{CStr, OsStr, OsString};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use crate::sys::xattr;
+use crate::sys::{fd, xattr};
 
 /// What a control file holds, without the newline at its end. Any of them but cgroup.procs fits in one page, and the
 /// kernel gives such a file in one read(2).
 pub fn read(path: &Path) -> io::Result<String> {
     let mut buffer = [0; 4096];
-    let mut file = OpenOptions::new().read(true).open(path)?;
+    let mut file = File::from(fd::open(path, OFlag::O_RDONLY)?);
     let mut text = Vec::new();
     loop {
         let length = file.read(&mut buffer)?;
@@ -33,7 +33,7 @@ pub fn read(path: &Path) -> io::Result<String> {
 
 /// Writes `value` in one write(2), as control files want it.
 pub fn write(path: &Path, value: &str) -> io::Result<()> {
-    OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
+    File::from(fd::open(path, OFlag::O_WRONLY)?).write_all(value.as_bytes())
 }
 
 /// An open cgroup. Those in it are reached from it and not by their path: a container that may make cgroups can nest them
@@ -43,7 +43,7 @@ pub struct Directory(OwnedFd);
 
 impl Directory {
     fn open(path: &Path) -> nix::Result<Self> {
-        open(path, DIRECTORY, Mode::empty()).map(Self)
+        fd::open(path, DIRECTORY).map(Self)
     }
 
     /// The cgroup called `name` in it; `..` is the one above, which stays the same for as long as there is a cgroup.
@@ -158,12 +158,7 @@ pub fn mark(path: &Path) -> nix::Result<()> {
 /// # Errors
 /// `ENOENT` if there is no such directory.
 pub fn is_marked(path: &Path) -> nix::Result<bool> {
-    for name in MARKS {
-        if xattr::has(path, name)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    xattr::has_one_of(path, &MARKS)
 }
 
 /// Makes the directory at `path` and any parents that are missing, and adds what it made to `made`. Gives whether `path`

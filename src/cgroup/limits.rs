@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
 
 use super::devices::List;
 use super::resources::{Absent, Controller, Version, Write, controller_of, unified};
@@ -13,6 +15,7 @@ use super::{Record, files, has_controller, in_user_ns};
 use crate::error::{Context, Error, Result};
 use crate::plan::Resources;
 use crate::sys::bpf;
+use crate::sys::fd::open;
 
 /// A value for a file of one of the container's cgroups.
 #[derive(Debug)]
@@ -433,7 +436,7 @@ fn write_devices(directory: &Path, list: &List) -> Result<()> {
         return Ok(());
     }
     let path = directory.join(lines.exceptions_file);
-    let mut file = OpenOptions::new().write(true).open(&path).doing(|| format!("open {}", path.display()))?;
+    let mut file = open(&path, OFlag::O_WRONLY).map(File::from).doing(|| format!("open {}", path.display()))?;
     for line in &lines.exceptions {
         match (file.write_all(line.value.as_bytes()), &line.property) {
             // A parent cgroup may forbid what only Kelson asked for.
@@ -460,7 +463,7 @@ fn attach_devices(directory: &Path, list: &List, is_fresh: bool) -> Result<()> {
     if is_fresh && list.allows_everything() {
         return Ok(());
     }
-    let cgroup = File::open(directory)?;
+    let cgroup = open(directory, OFlag::O_RDONLY)?;
     let old = if is_fresh { vec![] } else { bpf::device_programs(cgroup.as_fd())? };
     if !list.allows_everything() {
         let program = bpf::load_device_program(&list.program())?;

@@ -25,14 +25,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::write;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::Resources;
-use crate::sys::fd::{CloseRange, close_between};
+use crate::sys::fd::{CloseRange, close_between, open};
 
 pub use layout::{Layout, host_layout};
 use resources::Version;
@@ -467,13 +467,11 @@ impl Record {
             let chosen = named.or_else(|| sub.iter().find(|sub| sub.controllers.is_empty()));
             let path = chosen.map_or(place.path.clone(), |sub| joined(&place.path, &sub.path));
             if key == UNIFIED {
-                let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-                entry.into =
-                    Some(open(&path, flags, Mode::empty()).doing(|| format!("open cgroup {}", path.display()))?);
+                let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+                entry.into = Some(open(&path, flags).doing(|| format!("open cgroup {}", path.display()))?);
             } else {
                 let tasks = path.join("tasks");
-                let file = open(&tasks, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
-                    .doing(|| format!("open cgroup {}", path.display()))?;
+                let file = open(&tasks, OFlag::O_WRONLY).doing(|| format!("open cgroup {}", path.display()))?;
                 entry.tasks.push((path, file));
             }
         }
@@ -493,8 +491,8 @@ impl Record {
                 let cause = format!("process {pid} is in {}, outside of {}", path.display(), place.path.display());
                 return Err(Error::state(cause));
             }
-            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-            entry.into = Some(open(&path, flags, Mode::empty()).doing(|| format!("open cgroup {}", path.display()))?);
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+            entry.into = Some(open(&path, flags).doing(|| format!("open cgroup {}", path.display()))?);
         }
         Ok(entry)
     }

@@ -20,6 +20,7 @@ use crate::error::{Context, Error, Result};
 use crate::plan::Host;
 use crate::state::{self, State};
 use crate::sys::fd::read_short;
+use crate::sys::process;
 
 /// What every command works with: where state is kept, and what the caller and the host are.
 pub struct Runtime {
@@ -58,11 +59,9 @@ impl Runtime {
 
     /// What a plan depends on.
     fn host(&self) -> Host {
-        let last_capability = read_short("/proc/sys/kernel/cap_last_cap").ok();
         Host {
             rootless: self.rootless,
-            // 40 is CAP_CHECKPOINT_RESTORE, the last one since 5.9.
-            last_capability: last_capability.and_then(|text| text.trim().parse().ok()).unwrap_or(40),
+            last_capability: process::last_capability(),
             apparmor: || read_short("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.trim() == "Y"),
             selinux: || Path::new("/sys/fs/selinux/enforce").exists(),
         }

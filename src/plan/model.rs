@@ -16,7 +16,7 @@ use crate::security::seccomp::Program;
 pub struct Host {
     /// The caller is not root of the initial user namespace (contract: euid ≠ 0, or a user namespace with XDG_RUNTIME_DIR).
     pub rootless: bool,
-    /// Highest capability that the kernel knows (/proc/sys/kernel/cap_last_cap).
+    /// Highest capability that the kernel knows (capabilities(7)).
     pub last_capability: u8,
     /// Whether AppArmor is enabled (/sys/module/apparmor/parameters/enabled says Y); asked only for a container that has a
     /// profile, as the next one for a label.

@@ -10,7 +10,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid};
 
 use super::message::{self, Answer, Ask, ChildEnd};
 use super::process::{self as common, FilterTime};
@@ -463,7 +463,7 @@ fn wait_for_start(listener: &UnixListener) -> Result<UnixStream> {
 pub fn become_root() -> Result<()> {
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
     // Groups of the caller's stay where the kernel denies setgroups(2); see process::set_groups.
-    let _ = setgroups(&[]);
-    setresgid(gid, gid, gid).property(|| "linux.gidMappings").doing(|| "become group 0 of the user namespace")?;
-    setresuid(uid, uid, uid).property(|| "linux.uidMappings").doing(|| "become user 0 of the user namespace")
+    let _ = process::set_groups(&[]);
+    process::set_gid(gid).property(|| "linux.gidMappings").doing(|| "become group 0 of the user namespace")?;
+    process::set_uid(uid).property(|| "linux.uidMappings").doing(|| "become user 0 of the user namespace")
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Pid, Uid};
 
 use super::message::{Answer, Ask, ChildEnd};
 use super::program;
@@ -238,9 +238,9 @@ pub fn become_user(
     }
     set_groups(&user.additional_gids)?;
     let gid = Gid::from_raw(user.gid);
-    setresgid(gid, gid, gid).property(|| "process.user.gid").doing(|| format!("become group {gid}"))?;
+    process::set_gid(gid).property(|| "process.user.gid").doing(|| format!("become group {gid}"))?;
     let uid = Uid::from_raw(user.uid);
-    setresuid(uid, uid, uid).property(|| "process.user.uid").doing(|| format!("become user {uid}"))?;
+    process::set_uid(uid).property(|| "process.user.uid").doing(|| format!("become user {uid}"))?;
     if stops_being_root {
         process::set_keep_capabilities(false).doing(|| "keep capabilities")?;
     }
@@ -257,7 +257,7 @@ pub fn become_user(
 
 fn set_groups(gids: &[u32]) -> Result<()> {
     let groups: Vec<Gid> = gids.iter().copied().map(Gid::from_raw).collect();
-    match setgroups(&groups) {
+    match process::set_groups(&groups) {
         // Denied for a rootless container: the caller's groups cannot be left, and none were asked for.
         Err(Errno::EPERM) if groups.is_empty() => Ok(()),
         other => other

@@ -37,9 +37,9 @@ impl Arguments {
 /// This process became one of the sealed program without executing it.
 static CHANGED_OVER: AtomicBool = AtomicBool::new(false);
 
-/// Whether this process is one of the sealed program already.
-pub fn is_sealed(argv0: &[u8]) -> bool {
-    CHANGED_OVER.load(Ordering::Relaxed) || argv0 == SEALED.to_bytes()
+/// Whether this process became one of the sealed program at its beginning, without executing it.
+pub fn has_changed_over() -> bool {
+    CHANGED_OVER.load(Ordering::Relaxed)
 }
 
 /// argv[0] of a sealed run that was executed: argv is the caller's to choose, the environment may come from anywhere.

@@ -2,17 +2,24 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
 use super::check;
 
+/// open(2) as one system call, closed on execve(2); a file that it makes is for its owner alone. musl's own sets
+/// FD_CLOEXEC by another call once more.
+pub fn open<P: ?Sized + NixPath>(path: &P, flags: OFlag) -> nix::Result<OwnedFd> {
+    nix::fcntl::openat(nix::fcntl::AT_FDCWD, path, flags | OFlag::O_CLOEXEC, Mode::from_bits_truncate(0o600))
+}
+
 /// A file of procfs or sysfs that fits in one page: its first read(2) gives all of it.
 ///
 /// std asks for the size first, which is 0, and then reads in ever larger pieces.
 pub fn read_short(path: &str) -> nix::Result<String> {
-    let file = nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let file = open(path, OFlag::O_RDONLY)?;
     let mut page = [0; 4096];
     let length = nix::unistd::read(&file, &mut page)?;
     Ok(String::from_utf8_lossy(&page[..length]).into_owned())
@@ -146,6 +153,13 @@ pub fn adopt_received(fds: &[RawFd]) -> Vec<OwnedFd> {
 
 /// Opens /dev/null for each standard stream that the caller closed, so that no other file gets its number.
 pub fn open_standard_streams() -> nix::Result<()> {
+    // poll(2) that waits for nothing: it tells of all three at once whether they are open.
+    let mut streams = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
+    // SAFETY: the array has three members; a descriptor that is not open is an answer.
+    let asked = unsafe { libc::poll(streams.as_mut_ptr(), 3, 0) };
+    if asked >= 0 && streams.iter().all(|stream| stream.revents & libc::POLLNVAL == 0) {
+        return Ok(());
+    }
     for number in 0..=2 {
         if !is_open(number) {
             // The lowest free number is `number`: those below it are open.

@@ -5,9 +5,10 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::sched::CloneFlags;
 use nix::sys::signal::SigSet;
 use nix::sys::statfs::{FsType, fstatfs};
-use nix::unistd::Pid;
+use nix::unistd::{Gid, Pid, Uid};
 
 use super::check;
 
@@ -22,6 +23,13 @@ impl SingleThreaded {
     /// # Errors
     /// `EBUSY` if there is a second thread: a lock that it holds would stay locked for ever in the child.
     pub fn prove() -> nix::Result<Self> {
+        // unshare(2): no effect, and an error with a second thread.
+        match nix::sched::unshare(CloneFlags::CLONE_THREAD) {
+            Ok(()) => return Ok(Self(())),
+            Err(Errno::EINVAL) => return Err(Errno::EBUSY),
+            // A filter forbids all of unshare(2).
+            Err(_) => {}
+        }
         // proc(5): /proc/self/task has a directory for each thread, and st_nlink counts directories.
         match nix::sys::stat::stat("/proc/self/task")?.st_nlink {
             3 => Ok(Self(())),
@@ -205,6 +213,44 @@ pub fn set_no_new_privileges() -> nix::Result<()> {
 /// Permitted capabilities survive a change of the user id until the next execve(2) (PR_SET_KEEPCAPS).
 pub fn set_keep_capabilities(keep: bool) -> nix::Result<()> {
     prctl(libc::PR_SET_KEEPCAPS, keep.into()).map(drop)
+}
+
+/// The highest capability that the kernel knows (PR_CAPBSET_READ knows no others).
+pub fn last_capability() -> u8 {
+    let is_known = |capability: u8| prctl(libc::PR_CAPBSET_READ, capability.into()).is_ok();
+    // CAP_CHECKPOINT_RESTORE, the last one since 5.9.
+    let mut last = 40;
+    while is_known(last + 1) && last < 63 {
+        last += 1;
+    }
+    while !is_known(last) && last > 0 {
+        last -= 1;
+    }
+    last
+}
+
+// The user of this thread, which is the only one. What the C library has in their place tells all threads of it, by
+// signals; musl blocks and unblocks them three times a call where there is no other thread, too.
+
+/// setgroups(2).
+pub fn set_groups(groups: &[Gid]) -> nix::Result<()> {
+    let groups: Vec<libc::gid_t> = groups.iter().map(|group| group.as_raw()).collect();
+    // SAFETY: the call reads as many ids as it is told.
+    check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
+}
+
+/// setresgid(2), all three to `gid`.
+pub fn set_gid(gid: Gid) -> nix::Result<()> {
+    let gid = gid.as_raw();
+    // SAFETY: the arguments are integers.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }).map(drop)
+}
+
+/// setresuid(2), all three to `uid`.
+pub fn set_uid(uid: Uid) -> nix::Result<()> {
+    let uid = uid.as_raw();
+    // SAFETY: the arguments are integers.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
 }
 
 /// Takes a capability out of the bounding set for good (PR_CAPBSET_DROP).

@@ -1,4 +1,4 @@
-//! Extended attributes: setxattr(2), getxattr(2).
+//! Extended attributes: setxattr(2), getxattr(2), listxattr(2).
 
 use std::ffi::CStr;
 use std::path::Path;
@@ -18,11 +18,33 @@ pub fn set_empty(path: &Path, name: &CStr) -> nix::Result<()> {
     .map(drop)
 }
 
+/// Whether the file at `path` has one of the attributes `names` that the caller may see.
+///
+/// # Errors
+/// `ENOENT` if there is no such file; where there are no attributes the answer is no.
+pub fn has_one_of(path: &Path, names: &[&CStr]) -> nix::Result<bool> {
+    let mut list = [0u8; 1024];
+    let length = path.with_nix_path(|path| {
+        // SAFETY: the path ends with NUL, the list has as many bytes as the call is told, and both outlive it.
+        Errno::result(unsafe { libc::listxattr(path.as_ptr(), list.as_mut_ptr().cast(), list.len()) })
+    })?;
+    match length {
+        // Names, each with its NUL.
+        Ok(length) => {
+            let mut found = list[..length as usize].split_inclusive(|byte| *byte == 0);
+            Ok(found.any(|found| names.iter().any(|name| name.to_bytes_with_nul() == found)))
+        }
+        Err(Errno::ERANGE) => names.iter().try_fold(false, |found, name| Ok(found || has(path, name)?)),
+        Err(Errno::ENOTSUP) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Whether the file at `path` has attribute `name`.
 ///
 /// # Errors
 /// `ENOENT` if there is no such file; where there are no such attributes the answer is no.
-pub fn has(path: &Path, name: &CStr) -> nix::Result<bool> {
+fn has(path: &Path, name: &CStr) -> nix::Result<bool> {
     let length = path.with_nix_path(|path| {
         // SAFETY: both strings end with NUL and outlive the call; size 0 asks for the length only, so null is not written.
         Errno::result(unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), std::ptr::null_mut(), 0) })
