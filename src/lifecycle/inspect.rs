@@ -67,11 +67,13 @@ pub fn list(runtime: &Runtime, options: &cli::List) -> Result<String> {
     if options.quiet {
         return Ok(ids.iter().fold(String::new(), |text, id| text + id + "\n"));
     }
+    // From within the root, the way to each container begins with its name.
+    let root = if std::env::set_current_dir(&runtime.root).is_ok() { Path::new("") } else { &runtime.root };
     let mut owners = Owners::default();
     let mut containers = vec![];
     for id in &ids {
         // One that is deleted while it is listed, or that was never begun, is no failure of the others.
-        match runtime.load(id).and_then(|state| Ok((state.status(&runtime.root)?, state))) {
+        match state::load(root, id).and_then(|state| Ok((state.status(root)?, state))) {
             Ok((status, state)) => {
                 let owner = owners.name(state.owner);
                 containers.push((state, status, owner));
@@ -79,7 +81,7 @@ pub fn list(runtime: &Runtime, options: &cli::List) -> Result<String> {
             Err(error) => log::debug!("container {id}: {error}"),
         }
     }
-    match options.format {
+    let text = match options.format {
         // As runc prints an empty list; callers expect it.
         Listing::Json if containers.is_empty() => Ok("null\n".into()),
         Listing::Json => {
@@ -102,7 +104,10 @@ pub fn list(runtime: &Runtime, options: &cli::List) -> Result<String> {
             }));
             Ok(table(&rows))
         }
-    }
+    };
+    // The process ends: a hundred records need not be taken apart.
+    std::mem::forget(containers);
+    text
 }
 
 /// Columns as wide as their widest cell and two spaces.
