@@ -1,7 +1,7 @@
 //! Runs the hooks of config.json (config.md#posix-platform-hooks) in whatever namespaces the caller is in.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -23,36 +23,49 @@ const QUOTED: usize = 512;
 ///
 /// A terminating signal that `signals` holds back ends the running hook and is an error.
 pub fn run(hooks: &[Hook], state: &str, signals: Option<&Signals>) -> Result<()> {
-    hooks.iter().try_for_each(|hook| run_one(hook, state, signals))
+    hooks.iter().try_for_each(|hook| run_one(hook, state, signals, None).map(drop))
+}
+
+/// [`run`] for a process that must live meanwhile; gives whether it did. `process` has something to read when it has ended;
+/// the hook that runs then is killed, and those after it do not run.
+pub fn run_for(hooks: &[Hook], state: &str, signals: &Signals, process: BorrowedFd<'_>) -> Result<bool> {
+    for hook in hooks {
+        if !run_one(hook, state, Some(signals), Some(process))? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Runs all `hooks`; failures are warnings (poststop: runtime.md#lifecycle), and so is a signal that ends one.
 pub fn run_all(hooks: &[Hook], state: &str, signals: Option<&Signals>) {
     for hook in hooks {
-        if let Err(error) = run_one(hook, state, signals) {
+        if let Err(error) = run_one(hook, state, signals, None) {
             log::warn!("{error}");
         }
     }
 }
 
-fn run_one(hook: &Hook, state: &str, signals: Option<&Signals>) -> Result<()> {
+/// Gives whether `process`, if there is one, lived as long as the hook.
+fn run_one(hook: &Hook, state: &str, signals: Option<&Signals>, process: Option<BorrowedFd<'_>>) -> Result<bool> {
     // One that is beyond what the clock can tell is none.
     let deadline = hook.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let named = |error: Error| {
-        Err::<(), _>(error).property(|| hook.property.clone()).doing(|| format!("run {}", hook.path.display()))
+        Err::<bool, _>(error).property(|| hook.property.clone()).doing(|| format!("run {}", hook.path.display()))
     };
     let mut child = match start(hook) {
         Ok(child) => child,
         Err(error) => return named(error),
     };
-    let outcome = attend(&mut child, state, deadline, signals);
+    let outcome = attend(&mut child, state, deadline, signals, process);
     if outcome.is_err() {
         // The group is the hook and what it started; it may have ended on its own.
         let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
         let _ = child.wait();
     }
     match outcome {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(true),
+        Err(Ended::OutOfUse) => Ok(false),
         Err(Ended::TimedOut) => {
             let limit = hook.timeout.unwrap_or_default().as_secs();
             named(Error::other(format!("ran longer than its timeout of {limit} s and was killed")))
@@ -76,6 +89,8 @@ fn start(hook: &Hook) -> Result<Child> {
 
 enum Ended {
     TimedOut,
+    /// The process that it runs for has ended.
+    OutOfUse,
     Failed(Error),
 }
 
@@ -86,7 +101,13 @@ impl<E: Into<Error>> From<E> for Ended {
 }
 
 /// Feeds the state, collects standard error and waits for the end, all at once so that neither side can block.
-fn attend(child: &mut Child, state: &str, deadline: Option<Instant>, signals: Option<&Signals>) -> Result<(), Ended> {
+fn attend(
+    child: &mut Child,
+    state: &str,
+    deadline: Option<Instant>,
+    signals: Option<&Signals>,
+    process: Option<BorrowedFd<'_>>,
+) -> Result<(), Ended> {
     let pidfd = process::pidfd_open(Pid::from_raw(child.id() as i32));
     let pidfd: Option<OwnedFd> = match pidfd {
         Ok(pidfd) => Some(pidfd),
@@ -110,7 +131,7 @@ fn attend(child: &mut Child, state: &str, deadline: Option<Instant>, signals: Op
             // Rounded up, so that the last wait does not spin; longer than a PollTimeout holds is asked again.
             Some(left) => PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX),
         };
-        let mut polled = Vec::with_capacity(4);
+        let mut polled = Vec::with_capacity(5);
         let mut index = |fd, flags| {
             polled.push(PollFd::new(fd, flags));
             polled.len() - 1
@@ -119,15 +140,19 @@ fn attend(child: &mut Child, state: &str, deadline: Option<Instant>, signals: Op
         let at_stdin = stdin.as_ref().map(|pipe| index(pipe.as_fd(), PollFlags::POLLOUT));
         let at_stderr = stderr.as_ref().map(|pipe| index(pipe.as_fd(), PollFlags::POLLIN));
         let at_signal = signals.map(|signals| index(signals.as_fd(), PollFlags::POLLIN));
+        let at_process = process.map(|process| index(process, PollFlags::POLLIN));
         match poll(&mut polled, timeout) {
             Err(Errno::EINTR) => continue,
             other => other?,
         };
         let is_ready = |at: Option<usize>| at.is_some_and(|at| polled[at].any() == Some(true));
-        let (ended, write, read, signalled) =
-            (is_ready(at_end), is_ready(at_stdin), is_ready(at_stderr), is_ready(at_signal));
+        let (ended, write, read) = (is_ready(at_end), is_ready(at_stdin), is_ready(at_stderr));
+        let (signalled, out_of_use) = (is_ready(at_signal), is_ready(at_process));
         if signalled && let Some(signals) = signals {
             signals.check()?;
+        }
+        if out_of_use {
+            return Err(Ended::OutOfUse);
         }
         if write && let Some(pipe) = &mut stdin {
             match pipe.write(unsent) {
@@ -218,6 +243,19 @@ mod tests {
     #[test]
     fn a_timeout_may_be_longer_than_the_clock_runs() {
         run(&[hook("exit 0", Some(Duration::from_secs(i64::MAX as u64)))], "{}", None).unwrap();
+    }
+
+    #[test]
+    fn a_hook_is_killed_when_what_it_runs_for_has_ended() {
+        let signals = Signals::hold_terminating().unwrap();
+        let hooks = [hook("sleep 60 & sleep 60", None), hook("exit 1", None)];
+        let (process, end) = nix::unistd::pipe().unwrap();
+        drop(end);
+        let begun = Instant::now();
+        assert!(!run_for(&hooks, "{}", &signals, process.as_fd()).unwrap());
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        let (process, _end) = nix::unistd::pipe().unwrap();
+        assert!(run_for(&[hook("exit 0", None)], "{}", &signals, process.as_fd()).unwrap());
     }
 
     #[test]

@@ -313,9 +313,11 @@ impl Made {
                 *hooks_begun = true;
                 *net_devices = move_net_devices(plan, child.pid())?;
                 // prestart hooks are older than the status "creating", and look for "created".
-                hooks::run(&plan.hooks.prestart, &state.to_oci(Status::Created)?, Some(signals))?;
-                hooks::run(&plan.hooks.create_runtime, &state.to_oci(Status::Creating)?, Some(signals))?;
-                child.answer(Answer::Done)
+                let (prestart, create_runtime) = (&plan.hooks.prestart, &plan.hooks.create_runtime);
+                // The child waits for the answer and asks for nothing.
+                let lives = hooks::run_for(prestart, &state.to_oci(Status::Created)?, signals, child.as_fd())?
+                    && hooks::run_for(create_runtime, &state.to_oci(Status::Creating)?, signals, child.as_fd())?;
+                if lives { child.answer(Answer::Done) } else { Err(child.ended_early()) }
             }
             Ask::SetRlimits => {
                 parent::set_rlimits(child.pid(), plan.process.as_ref().map_or(&[], |process| &process.rlimits))?;

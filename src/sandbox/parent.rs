@@ -92,7 +92,10 @@ impl Child {
     }
 
     pub fn answer(&self, answer: Answer) -> Result<()> {
-        self.socket.answer(answer, &[])
+        match self.socket.answer(answer, &[]) {
+            Err(error) if error.errno() == Some(Errno::EPIPE) => Err(self.ended_early()),
+            other => other,
+        }
     }
 
     /// Answers Done with descriptors of what the child mounts.
@@ -170,7 +173,7 @@ impl Child {
     }
 
     /// The error for a child that ended without a word.
-    fn ended_early(&self) -> Error {
+    pub fn ended_early(&self) -> Error {
         // It stays to be reaped: until then its PID is nobody else's, and may be killed.
         let ended = waitid(Id::Pid(self.pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::__WALL);
         let how = match ended {
@@ -179,6 +182,13 @@ impl Child {
             _ => "ended before it executed its program",
         };
         Error::other(format!("the container's process {how}"))
+    }
+}
+
+/// It has something to read when the child asks for something, or has ended.
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

@@ -26,6 +26,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "start_container_failing", run: start_container_failing },
     Test { name: "start_container_failing_in_run", run: start_container_failing_in_run },
     Test { name: "start_fails_when_the_process_is_killed_in_a_hook", run: killed_in_a_hook },
+    Test { name: "create_ends_with_a_process_that_is_killed_in_a_hook", run: killed_in_a_host_hook },
     Test { name: "poststart_failing", run: poststart_failing },
     Test { name: "poststop_failing", run: poststop_failing },
     Test { name: "killed_by_a_signal_is_a_failure", run: killed_by_a_signal },
@@ -352,6 +353,26 @@ fn killed_in_a_hook(ctx: &Context) -> Outcome {
     check!(start.wait()?.code != 0, "start says it succeeded");
     container.wait_status("stopped")?;
     container.delete()?.ok()?;
+    Ok(())
+}
+
+/// The hook runs for nothing then: it is ended, and create says what happened.
+fn killed_in_a_host_hook(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    let log = Log::new(ctx, &mut bundle)?;
+    bundle.push("/hooks/createRuntime", log.hook(ctx, "createRuntime", "begun", &["sleep"]));
+    bundle.push("/hooks/createRuntime", log.hook(ctx, "createRuntime", "second", &[]));
+    bundle.push("/hooks/poststop", log.hook(ctx, "poststop", "poststop", &[]));
+    let mut container = bundle.guest(&["sleep"]).container()?;
+    let create = container.create_command()?.spawn()?;
+    let begun = eventually(ctx.patience, "the hook begins", || log.find("begun").ok())?;
+    let state: Value = serde_json::from_str(begun["stdin"].as_str().unwrap_or_default())?;
+    let pid = state["pid"].as_i64().ok_or("the hook's state has no pid")? as i32;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
+    check!(create.wait()?.code != 0, "create says it succeeded");
+    check!(container.stderr().contains("process was killed"), "create said: {:?}", container.stderr());
+    check_eq!(log.names(), ["begun", "poststop"], "hooks that ran");
+    check!(ctx.state_entries().is_empty(), "the container is left: {:?}", ctx.state_entries());
     Ok(())
 }
 
