@@ -176,11 +176,16 @@ pub struct Cgroup {
     is_kept: bool,
 }
 
-/// Makes the directories and writes all limits, but for what [`Cgroup::complete`] does.
+/// Makes the directories and writes all limits, but for what [`Cgroup::complete`] does. `check_unclaimed` is asked of cgroups
+/// that were there before: they may be another container's.
 ///
 /// # Errors
-/// The cgroup has processes in it or is frozen; the kernel refuses a limit. What was made is removed again.
-pub fn create(mut record: Record, resources: &Resources) -> Result<Cgroup> {
+/// The cgroup has processes in it, is frozen or claimed; the kernel refuses a limit. What was made is removed again.
+pub fn create(
+    mut record: Record,
+    resources: &Resources,
+    check_unclaimed: impl FnOnce(&[&Path]) -> Result<()>,
+) -> Result<Cgroup> {
     // From here on the list is what was made, so that a failure removes nothing of others.
     record.made.clear();
     let mut cgroup = Cgroup { record, fresh: BTreeSet::new(), is_kept: false };
@@ -190,6 +195,12 @@ pub fn create(mut record: Record, resources: &Resources) -> Result<Cgroup> {
         let fresh = cgroup.make_directories(resources);
         umask(of_caller);
         cgroup.fresh = fresh?;
+        let places = cgroup.record.places.iter();
+        let reused: Vec<&Path> =
+            places.filter(|(key, _)| !cgroup.fresh.contains(*key)).map(|(_, place)| place.path.as_path()).collect();
+        if !reused.is_empty() {
+            check_unclaimed(&reused)?;
+        }
         limits::apply(&cgroup.record, resources, &cgroup.fresh)?;
     } else if limits::is_limited(resources) {
         log::warn!("linux.resources are not applied: cgroups are disabled");

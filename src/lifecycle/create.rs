@@ -217,7 +217,7 @@ fn make(
     }
     // The journal: what a kill at any later instant can leave behind is written before it is made.
     locked.begin(&state)?;
-    let cgroup = cgroup::create(record, &plan.resources)?;
+    let cgroup = cgroup::create(record, &plan.resources, |reused| check_unclaimed(runtime, &options.id, reused))?;
     state.cgroup = cgroup.record().clone();
     let entry = cgroup.entry()?;
     let host_mount = state.host_mount.map(|before| HostMount { root: plan.root.path.clone(), before });
@@ -395,6 +395,21 @@ impl Made {
         self.reserved.keep();
         (pid, pidfd, self.console, self.state)
     }
+}
+
+/// Refuses cgroups of another container, which has stopped or is not born: its deletion is the end of all that is in them.
+fn check_unclaimed(runtime: &Runtime, id: &str, cgroups: &[&Path]) -> Result<()> {
+    let others = state::ids(&runtime.root).doing(|| format!("list {}", runtime.root.display()))?;
+    for other in others.iter().filter(|other| *other != id) {
+        // One that is deleted meanwhile, or was never begun, has none.
+        let Ok(state) = runtime.load(other) else { continue };
+        if let Some(path) = cgroups.iter().find(|path| state.cgroup.places.values().any(|place| place.path == ***path))
+        {
+            let cause = format!("cgroup {} is container {other:?}'s", path.display());
+            return Err(Error::config("linux.cgroupsPath", cause).hint("delete that one first, or name another cgroup"));
+        }
+    }
+    Ok(())
 }
 
 fn move_net_devices(plan: &Plan, pid: Pid) -> Result<Option<MovedDevices>> {

@@ -24,6 +24,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "removed_with_children_inside", run: removed_with_children },
     Test { name: "nested_deeper_than_a_path_is_killed_and_removed", run: nested_deep },
     Test { name: "not_empty_is_refused_or_shared", run: not_empty },
+    Test { name: "path_of_a_stopped_container_is_not_shared", run: same_path_twice },
     Test { name: "manager_disabled", run: manager_disabled },
     Test { name: "memory_limit", run: memory_limit },
     Test { name: "memory_kernel", run: memory_kernel },
@@ -351,6 +352,30 @@ fn nested_deep(ctx: &Context) -> Outcome {
 /// Processes whose cgroup has a path that can be used.
 fn processes(container: &Container<'_>) -> Vec<i32> {
     cgroup::processes(&container.cgroup("freezer"))
+}
+
+/// A container that has stopped, in a PID namespace that is not its own, and a later one in the same cgroup: the end of the
+/// first is not the end of the second.
+fn same_path_twice(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    bundle.without_namespace("pid").guest(&["sleep"]);
+    let first = bundle.start()?;
+    let pid = first.pid()?;
+    first.kill("KILL")?.ok()?;
+    first.wait_exit(pid)?;
+    let mut second = bundle.container()?;
+    bundle.set("/linux/cgroupsPath", format!("{}/{}", ctx.cgroup_parent, first.id)).write()?;
+    let created = second.create()?;
+    if created.code == 0 {
+        second.start()?.ok()?;
+        first.delete()?.ok()?;
+        check_eq!(second.status()?, "running", "status of the second when the first is deleted");
+        return second.end();
+    }
+    created.fails_saying(&["linux.cgroupsPath", &first.id])?;
+    first.delete()?.ok()?;
+    second.create()?.ok()?;
+    second.end()
 }
 
 /// runtime-spec allows a check of the cgroup's emptiness; then it must be an error. Either way nobody else's process dies.
