@@ -4,6 +4,7 @@
 //!   state.json    the record: written when the container is begun, when its process is born, when it is created
 //!   config.json   the configuration as create read it; later changes in the bundle have no effect
 //!   start         the socket on which a created container waits for `start`
+//!   notify/       what is mounted at /run/notify, for a caller with NOTIFY_SOCKET
 //! ```
 //!
 //! mkdir(2) decides who makes a container; flock(2) on the directory orders those who change it. The status is never
@@ -124,6 +125,12 @@ pub fn default_root(rootless: bool) -> PathBuf {
         _ => PathBuf::from("/run/kelson"),
     }
 }
+
+/// The directory for the container's notify socket.
+pub const NOTIFY: &str = "notify";
+
+/// All that there is in a container's directory; the last is a record that replaces another.
+const OWN_FILES: [&str; 5] = ["state.json", "config.json", "start", NOTIFY, ".state.json.new"];
 
 /// A container's directory, held by this process alone.
 #[derive(Debug)]
@@ -411,9 +418,33 @@ impl Locked {
         }
     }
 
-    /// Removes the directory; the id is free again.
+    /// Removes a directory without a record: what a create that was killed in its first moment leaves, or a deletion in its last,
+    /// and nothing else.
+    ///
+    /// # Errors
+    /// Something is in it that is not Kelson's; all is left as it is.
+    pub fn remove_unrecorded(self) -> Result<()> {
+        let doing = || format!("remove {}", self.dir.display());
+        let mut names = vec![];
+        for entry in fs::read_dir(&self.dir).doing(doing)? {
+            names.push(entry.doing(doing)?.file_name());
+        }
+        if let Some(other) = names.iter().find(|name| OWN_FILES.iter().all(|own| name != own)) {
+            let cause = format!("it is no container's: there is no state.json of one, and it holds {other:?}");
+            return Err(Error::state(cause).hint("remove it by hand, or use another id")).doing(doing);
+        }
+        for name in names {
+            let path = self.dir.join(&name);
+            let removed = if name == NOTIFY { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            removed.doing(doing)?;
+        }
+        fs::remove_dir(&self.dir).doing(doing)
+    }
+
+    /// Removes the directory of a container; the id is free again.
     pub fn remove(self) -> Result<()> {
-        for name in ["state.json", "config.json"] {
+        // The record last: until then a deletion that is killed is done once more, with its hooks.
+        for name in ["config.json", "state.json"] {
             // What is not there need not be removed; what cannot be is told below.
             let _ = fs::remove_file(self.dir.join(name));
         }
@@ -505,13 +536,15 @@ pub fn config(root: &Path, id: &str) -> Result<String> {
     fs::read_to_string(&path).doing(|| format!("read {}", path.display()))
 }
 
-/// Ids of all containers below `root`, sorted.
+/// Names below `root` that may be those of containers, sorted: directories. Which are, their records tell.
 ///
 /// # Errors
 /// `ENOENT` if the root does not exist.
 pub fn ids(root: &Path) -> Result<Vec<String>> {
     let mut ids: Vec<String> = fs::read_dir(root)?
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
         .filter(|name| check_id(name).is_ok())
         .collect();
     ids.sort_unstable();

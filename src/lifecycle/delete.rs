@@ -37,7 +37,7 @@ fn one(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
     };
     let Some(state) = locked.load()? else {
         // Its maker was killed before it made anything else.
-        return locked.remove();
+        return locked.remove_unrecorded();
     };
     // This process holds the lock: whoever was creating is gone.
     let status = match state.status(&runtime.root)? {

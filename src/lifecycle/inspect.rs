@@ -65,7 +65,8 @@ pub fn list(runtime: &Runtime, options: &cli::List) -> Result<String> {
         other => other.doing(|| format!("list {}", runtime.root.display()))?,
     };
     if options.quiet {
-        return Ok(ids.iter().fold(String::new(), |text, id| text + id + "\n"));
+        let has_record = |id: &&String| runtime.load(id).is_ok();
+        return Ok(ids.iter().filter(has_record).fold(String::new(), |text, id| text + id + "\n"));
     }
     // From within the root, the way to each container begins with its name.
     let root = if std::env::set_current_dir(&runtime.root).is_ok() { Path::new("") } else { &runtime.root };

@@ -19,7 +19,7 @@ use crate::plan::{
 use crate::sandbox::parent::Child;
 use crate::sandbox::process::set_default_env;
 use crate::signals::Signals;
-use crate::state::{Locked, State, Status};
+use crate::state::{Locked, NOTIFY, State, Status};
 use crate::sys::mount::attr;
 use crate::sys::{fd, process};
 
@@ -68,7 +68,7 @@ pub fn add_notify_mount(plan: &mut Plan, state_dir: &Path) -> Result<()> {
     if host_notify_socket().is_none() || plan.process.is_none() {
         return Ok(());
     }
-    let source = state_dir.join("notify");
+    let source = state_dir.join(NOTIFY);
     std::fs::create_dir(&source).doing(|| format!("make {}", source.display()))?;
     std::fs::set_permissions(&source, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     plan.mounts.push(Mount {
@@ -119,7 +119,7 @@ impl NotifySocket {
     /// For the container that is held; `None` if the caller has no notify socket.
     pub fn bind_in(locked: &Locked) -> Result<Option<Self>> {
         let Some(host) = host_notify_socket() else { return Ok(None) };
-        if !locked.dir().join("notify").exists() {
+        if !locked.dir().join(NOTIFY).exists() {
             return Ok(None);
         }
         // Whatever user the container runs as may write to it; by the umask, for a path could lead elsewhere by then.

@@ -75,7 +75,8 @@ impl Runtime {
         let regex = crate::sys::regex::Regex::new(pattern)
             .map_err(|reason| Error::usage(format!("regular expression {pattern:?}: {reason}")))?;
         let mut ids = state::ids(&self.root).doing(|| format!("list {}", self.root.display()))?;
-        ids.retain(|id| regex.matches(id));
+        // What has no record is no container, or is nothing but the name of one.
+        ids.retain(|id| regex.matches(id) && self.load(id).is_ok());
         let refused = ids.iter().filter(|id| {
             let result = act(id);
             if let Err(error) = &result {

@@ -67,6 +67,8 @@ pub const TESTS: &[Test] = &[
     Test { name: "delete_force_while_a_hook_of_create_hangs_in_a_shared_pid_namespace", run: delete_force_shared_hook },
     Test { name: "delete_force_leaves_another_delete_to_its_hooks", run: delete_force_beside_delete },
     Test { name: "delete_twice", run: delete_twice },
+    Test { name: "delete_leaves_what_is_no_container", run: delete_foreign },
+    Test { name: "delete_takes_what_a_killed_create_left", run: delete_left },
     Test { name: "run_deletes_its_own_container_only", run: run_deletes_its_own },
     Test { name: "start_that_is_interrupted_undoes_the_container", run: start_interrupted },
     Test { name: "poststop_runs_when_the_pid_file_fails", run: poststop_after_pid_file },
@@ -784,6 +786,45 @@ fn delete_force_missing(ctx: &Context) -> Outcome {
     let run = ctx.runtime().args(["delete", "--force", "nobody"]).run()?.ok()?;
     check_eq!(run.out(), "", "output");
     ctx.runtime().args(["delete", "-f", "nobody"]).run()?.ok()?;
+    Ok(())
+}
+
+/// A directory below the root that no container has, as where --root names a wrong place: it is listed nowhere and stays.
+fn delete_foreign(ctx: &Context) -> Outcome {
+    let file = ctx.root.join("data/papers/letter");
+    fs::create_dir_all(ctx.root.join("data/papers"))?;
+    fs::write(&file, "dear")?;
+    fs::write(ctx.root.join("plain"), "")?;
+    let listed = ctx.runtime().args(["list", "-q"]).run()?.ok()?.out();
+    for options in [&[][..], &["--force"]] {
+        ctx.runtime().arg("delete").args(options).arg("data").run()?;
+        check!(file.exists(), "delete {options:?} removed a directory that is no container's");
+    }
+    check_eq!(listed, "", "list -q");
+    if ctx.peer == Peer::Kelson {
+        ctx.runtime().args(["delete", "--force", "--regex", "."]).run()?.ok()?;
+        check!(file.exists(), "delete --regex removed a directory that is no container's");
+        ctx.runtime().args(["delete", "--force", "data"]).run()?.fails_saying(&["papers"])?;
+    }
+    fs::remove_dir_all(ctx.root.join("data"))?;
+    fs::remove_file(ctx.root.join("plain"))?;
+    Ok(())
+}
+
+/// Before its first record was written: nothing, or a part of that, and a directory for a notify socket. A deletion that was
+/// killed leaves a configuration at most.
+fn delete_left(ctx: &Context) -> Outcome {
+    ctx.need_kelson("its own records")?;
+    for (record, option) in [(None, "--force"), (None, "--force=false"), (Some("{\"format\":2,"), "--force")] {
+        let dir = ctx.root.join("left");
+        fs::create_dir_all(dir.join("notify"))?;
+        if let Some(text) = record {
+            fs::write(dir.join("state.json"), text)?;
+            fs::write(dir.join("config.json"), "{}")?;
+        }
+        ctx.runtime().args(["delete", option, "left"]).run()?.ok()?;
+        check!(!dir.exists(), "delete {option} left the directory with the record {record:?}");
+    }
     Ok(())
 }
 
