@@ -163,6 +163,19 @@ pub fn is_frozen_v1(path: &Path) -> Result<bool> {
     Ok(files::read(&path).doing(|| format!("read {}", path.display()))? != "THAWED")
 }
 
+/// The nearest cgroup above the v1 cgroup at `path` that is frozen itself, which keeps `path` frozen whatever is written there.
+pub fn frozen_above_v1<'p>(path: &'p Path, mount_point: &Path) -> Option<&'p Path> {
+    // cgroup-v1/freezer-subsystem.rst; what is gone is not frozen.
+    let is_set = |path: &Path, file: &str| files::read(&path.join(file)).is_ok_and(|text| text == "1");
+    if !is_set(path, "freezer.parent_freezing") {
+        return None;
+    }
+    path.ancestors()
+        .skip(1)
+        .take_while(|above| *above != mount_point)
+        .find(|above| is_set(above, "freezer.self_freezing"))
+}
+
 /// Sends SIGKILL to everything in a v2 cgroup and below, in one step that no fork escapes (since 5.14).
 ///
 /// # Errors

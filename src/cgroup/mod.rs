@@ -563,6 +563,16 @@ impl Record {
         }
     }
 
+    /// An error if a cgroup above keeps the container's frozen: that is not the container's to thaw, and on v1 nothing in it ends.
+    pub fn check_thawed_above(&self) -> Result<()> {
+        let place = self.places.iter().find(|(key, _)| has_controller(key, "freezer"));
+        match place.and_then(|(_, place)| control::frozen_above_v1(&place.path, &place.mount_point)) {
+            None => Ok(()),
+            Some(above) => Err(Error::state(format!("cgroup {} is frozen, and with it all below", above.display()))
+                .hint(format!("echo THAWED >{}", above.join("freezer.state").display()))),
+        }
+    }
+
     /// Stops every process in the cgroup and below, and waits for that.
     ///
     /// # Errors
@@ -674,6 +684,7 @@ impl Record {
             if Instant::now() >= slice {
                 // Somebody else may freeze at any time what was thawed when it was killed.
                 self.thaw_all()?;
+                self.check_thawed_above()?;
             }
         }
     }

@@ -121,6 +121,7 @@ fn remove(locked: Locked, state: &State) -> Result<()> {
 fn end(state: &State) -> Result<()> {
     // Of cgroups that the container itself froze below its own, or that a pause froze meanwhile.
     let thaw = || state.cgroup.thaw_all();
+    let help = || thaw().and_then(|()| state.cgroup.check_thawed_above());
     if let Ok(target) = state.open_process() {
         match target.signal(SIGKILL) {
             // It has just ended.
@@ -132,7 +133,7 @@ fn end(state: &State) -> Result<()> {
             thaw()?;
         }
         if state.has_own_pid_namespace() {
-            return target.wait_end(thaw);
+            return target.wait_end(help);
         }
         if !state.cgroup.has_cgroup() {
             log::warn!(
@@ -141,7 +142,7 @@ fn end(state: &State) -> Result<()> {
             );
         }
         state.cgroup.signal_all(SIGKILL)?;
-        return target.wait_end(thaw);
+        return target.wait_end(help);
     }
     // The first process is gone; in a shared PID namespace others of the cgroup live on.
     if !state.has_own_pid_namespace() || state.creating {

@@ -16,10 +16,16 @@ pub fn pause(runtime: &Runtime, id: &str) -> Result<()> {
 }
 
 /// Thaws a paused container.
+///
+/// # Errors
+/// A state error if it stays frozen on v1, because a cgroup above it is.
 pub fn resume(runtime: &Runtime, id: &str) -> Result<()> {
     let state = runtime.load(id)?;
     match state.status(&runtime.root)? {
-        Status::Paused => state.cgroup.thaw(),
+        Status::Paused => {
+            state.cgroup.thaw()?;
+            state.cgroup.check_thawed_above()
+        }
         status => {
             Err(Error::state(format!("cannot resume container {id:?}: container not paused, it is {}", status.word())))
         }

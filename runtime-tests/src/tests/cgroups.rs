@@ -74,6 +74,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "kill_of_a_paused_one", run: kill_paused },
     Test { name: "delete_force_of_a_paused_one", run: delete_paused },
     Test { name: "frozen_inside_by_the_container_is_killed", run: frozen_inside },
+    Test { name: "resume_and_delete_force_below_a_frozen_one_say_which", run: delete_below_frozen },
     Test { name: "delete_force_while_somebody_freezes", run: delete_while_freezing },
     Test { name: "kill_beside_a_pause_ends_the_container", run: kill_beside_pause },
     Test { name: "limits_in_place_before_the_process", run: limits_before_process },
@@ -1010,6 +1011,31 @@ fn frozen_inside(ctx: &Context) -> Outcome {
         }
         container.forget();
         check!(!container.cgroup("freezer").exists(), "the cgroup is left");
+    }
+    Ok(())
+}
+
+/// Frozen by the host after create: on v1 nothing ends in it, and it is not the container's to thaw.
+fn delete_below_frozen(ctx: &Context) -> Outcome {
+    ctx.need_kelson("an error for a frozen parent")?;
+    ctx.need_controller("freezer")?;
+    for shared in [false, true] {
+        let mut bundle = ctx.bundle()?;
+        if shared {
+            bundle.without_namespace("pid");
+        }
+        let mut container = bundle.guest(&["sleep"]).start()?;
+        let parent = ctx.cgroups.path("freezer", &ctx.cgroup_parent);
+        let _cleanup = Thawed([parent.clone(), parent.clone()]);
+        freeze(ctx, &parent)?;
+        if !ctx.is_v2() {
+            let named = format!("cgroup {} is frozen", parent.display());
+            container.resume()?.fails_saying(&[&named, "THAWED"])?;
+            container.delete_force()?.fails_saying(&[&named, "THAWED"])?;
+            fs::write(parent.join("freezer.state"), "THAWED")?;
+        }
+        container.delete_force()?.ok()?;
+        container.forget();
     }
     Ok(())
 }
