@@ -3,6 +3,7 @@
 use std::ffi::{CString, OsString};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 
@@ -21,6 +22,8 @@ use crate::terminal::{self, Relay};
 /// Runs a process in the container; in the foreground waits for its end and gives its exit code.
 pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
     let preserved = listen::preserved(options.preserve_fds)?;
+    // Before signals are held: whoever waits for the end of a pipe can be interrupted.
+    let file = options.process.as_deref().map(|path| Ok::<_, Error>((path, plan::read_process(path)?))).transpose()?;
     let signals = Signals::hold_terminating()?;
     let state = runtime.load(&options.id)?;
     match state.status(&runtime.root)? {
@@ -36,7 +39,7 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
     let config = state::config(&runtime.root, &options.id)?;
     let host = runtime.host();
     let configured = plan::for_exec(&config, &state.bundle, &host)?;
-    let (mut process, user) = process_of(&host, options, configured.process)?;
+    let (mut process, user) = process_of(&host, options, file, configured.process)?;
     check_terminal(&process, options)?;
     listen::pass_on(&mut process);
     if options.console_socket.is_none() && process.console_size.is_none() {
@@ -124,10 +127,15 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
     foreground::attend(pid, pidfd, console, None)
 }
 
-/// The process to run, and the names of its user where they are to be looked up in the container.
-fn process_of(host: &Host, options: &cli::Exec, configured: Option<Process>) -> Result<(Process, Option<UserSpec>)> {
-    if let Some(path) = &options.process {
-        let text = plan::read_config(path)?;
+/// The process to run, that of the `--process` file and its text if there is one, and the names of its user where they are to
+/// be looked up in the container.
+fn process_of(
+    host: &Host,
+    options: &cli::Exec,
+    file: Option<(&Path, String)>,
+    configured: Option<Process>,
+) -> Result<(Process, Option<UserSpec>)> {
+    if let Some((path, text)) = file {
         let process = plan::process(&text, host, configured.as_ref());
         let mut process = process.doing(|| format!("read {}", path.display()))?;
         process.terminal |= options.tty;

@@ -24,7 +24,7 @@ pub use linux::namespaces;
 pub use model::*;
 pub use mounts::mount_options;
 pub use process::{CAPABILITIES, apparmor, parse_capability, parse_env, parse_id, process, selinux};
-pub use source::read_config;
+pub use source::{read_config, read_process};
 
 use std::collections::BTreeMap;
 use std::ffi::CString;

@@ -1,10 +1,11 @@
 //! Reads config.json as a file that may be hostile: a FIFO, endless, or no text at all.
 
 use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::fd::read_sized;
@@ -12,27 +13,43 @@ use crate::sys::fd::read_sized;
 /// More than any engine writes; bounds what a broken or hostile file can cost.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// The text of the config.json, or other JSON file, at `path`.
+/// The text of the config.json at `path`.
 ///
 /// # Errors
 /// `ENOENT` and the like; the file is not a regular one, is empty, holds more than 64 MiB, NULs, or is not UTF-8.
 pub fn read_config(path: &Path) -> Result<String> {
-    read(path).doing(|| format!("read {path:?}"))
+    read(path, false).doing(|| format!("read {path:?}"))
 }
 
-fn read(path: &Path) -> Result<String> {
+/// The text of the process object at `path`, which may be a pipe: /dev/stdin, or a shell's `<(...)`. Its end is waited for.
+///
+/// # Errors
+/// As of [`read_config`]; a FIFO that nobody writes to is empty.
+pub fn read_process(path: &Path) -> Result<String> {
+    read(path, true).doing(|| format!("read {path:?}"))
+}
+
+fn read(path: &Path, may_be_pipe: bool) -> Result<String> {
     let wrong = |why: &'static str| Error::new(Kind::Config, why);
     // O_NONBLOCK: the open of a FIFO without writer must not hang. O_NOCTTY: a terminal must not become ours.
     let flags = OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
     let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
     let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(wrong("not a regular file"));
-    }
-    if metadata.len() > MAX_BYTES {
+    let bytes = if metadata.file_type().is_fifo() && may_be_pipe {
+        // Opened here, so nobody else's flags. A writer is there, or was; its words may come later.
+        fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))?;
+        let mut bytes = vec![];
+        (&file).take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+        bytes
+    } else if metadata.is_file() {
+        // A larger one is not read.
+        if metadata.len() > MAX_BYTES { vec![] } else { read_sized(&file, metadata.len() as usize)? }
+    } else {
+        return Err(wrong(if may_be_pipe { "neither a regular file nor a pipe" } else { "not a regular file" }));
+    };
+    if metadata.len().max(bytes.len() as u64) > MAX_BYTES {
         return Err(wrong("larger than 64 MiB"));
     }
-    let bytes = read_sized(&file, metadata.len() as usize)?;
     if bytes.is_empty() {
         return Err(wrong("the file is empty"));
     }
@@ -46,7 +63,22 @@ fn read(path: &Path) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+
     use super::*;
+
+    #[test]
+    fn a_process_may_come_through_a_pipe() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
+        let read = std::thread::spawn(move || read_process(Path::new(&path)).unwrap());
+        writer.write_all(b"{").unwrap();
+        writer.write_all(b"}").unwrap();
+        drop(writer);
+        assert_eq!(read.join().unwrap(), "{}");
+        drop(reader);
+    }
 
     #[test]
     fn refuses_what_is_no_text_file() {
@@ -73,6 +105,9 @@ mod tests {
             assert_eq!(error, format!("read {path:?}: {cause}"));
         }
         assert_eq!(read_config(&file("good", b"{}")).unwrap(), "{}");
+        let nobody = read_process(&dir.join("fifo")).unwrap_err().to_string();
+        assert!(nobody.ends_with("the file is empty"), "{nobody}");
+        assert!(read_process(&dir).unwrap_err().to_string().ends_with("neither a regular file nor a pipe"));
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -1,7 +1,10 @@
 //! `process` in config.json, and what else a container's process inherits or must not (config.md#process).
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::OwnedFd;
+
+use nix::sys::stat::Mode;
 
 use crate::harness::bundle::{all_capabilities, capability_bits};
 use crate::harness::{Context, Outcome, Peer, Test, json};
@@ -78,6 +81,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "securebits_are_clear", run: securebits },
     Test { name: "exec_has_the_user_it_is_given", run: exec_user },
     Test { name: "exec_process_properties", run: exec_process_properties },
+    Test { name: "exec_process_from_a_pipe", run: exec_process_from_a_pipe },
     Test { name: "exec_process_without_properties_has_the_containers", run: exec_process_without_properties },
     Test { name: "exec_cap_unknown_is_a_warning", run: exec_cap_unknown },
     Test { name: "exec_keeps_no_new_privileges", run: exec_keeps_no_new_privileges },
@@ -843,6 +847,31 @@ fn exec_process_properties(ctx: &Context) -> Outcome {
     check_eq!(seen.capabilities("bounding"), capability_bits(&["CAP_KILL"]), "bounding");
     check_eq!(seen.number("no_new_privs"), 1, "no_new_privs");
     check_eq!(seen.number("oom_score_adj"), 77, "oom_score_adj");
+    container.end()
+}
+
+/// /dev/stdin, or a shell's `<(...)`; its words may come later.
+fn exec_process_from_a_pipe(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    let container = bundle.guest(&["sleep"]).start()?;
+    let process = serde_json::to_vec(&container.process(&["report"]))?;
+    let out = ctx.dir.join("out");
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let exec = container.verb("exec").args(["--process", "/dev/stdin", &container.id]);
+    let running = exec.fd(0, read).fd(1, File::create(&out)?).spawn()?;
+    let mut write = std::fs::File::from(write);
+    for part in process.chunks(process.len() / 2) {
+        write.write_all(part)?;
+    }
+    drop(write);
+    running.wait()?.ok()?;
+    check!(std::fs::read_to_string(&out)?.contains("report"), "the process did not run");
+    if ctx.peer == Peer::Kelson {
+        let fifo = ctx.dir.join("fifo");
+        nix::unistd::mkfifo(&fifo, Mode::S_IRWXU)?;
+        let run = container.verb("exec").arg("--process").arg(&fifo).arg(&container.id).run()?;
+        run.fails_saying(&["fifo", "empty"])?;
+    }
     container.end()
 }
 
