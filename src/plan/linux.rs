@@ -278,13 +278,13 @@ pub fn devices(specs: &[spec::Device<'_>]) -> Result<Vec<Device>> {
             None => Err(Error::config(property(name), "required property is missing")),
         };
         // Docker leaves the file type in: 0o020666. It is the type's to say, as in runc.
-        let mode = spec.file_mode.map_or(0o666, |mode| mode & !libc::S_IFMT);
-        if mode > 0o7777 {
+        let mode = spec.file_mode.map(|mode| mode & !libc::S_IFMT);
+        if let Some(mode) = mode.filter(|mode| *mode > 0o7777) {
             return Err(Error::config(property("fileMode"), format!("{mode:#o} has bits that are no permissions")));
         }
         let owner = |id: Option<u32>, name: &str| match id {
             Some(u32::MAX) => Err(Error::config(property(name), "4294967295 is no id")),
-            id => Ok(id.unwrap_or(0)),
+            id => Ok(id),
         };
         let device = Device {
             index,

@@ -234,10 +234,11 @@ pub struct Device {
     pub kind: DeviceKind,
     pub major: u32,
     pub minor: u32,
-    /// Permission bits; 0o666 by default as in runc and crun.
-    pub mode: u32,
-    pub uid: u32,
-    pub gid: u32,
+    /// Permission bits; `None` is 0o666, as in runc and crun, for one that is made, and leaves one that is there as it is. So does
+    /// `None` as owner, which is 0.
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
 }
 
 #[derive(Debug)]

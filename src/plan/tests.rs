@@ -659,15 +659,15 @@ fn devices() {
             {"path": "/dev/c", "type": "c", "major": 1, "minor": 3, "fileMode": 0o20600, "uid": 7, "gid": 8},
         ]),
     )]);
-    assert_eq!((plan.devices[0].kind, plan.devices[0].mode, plan.devices[0].minor), (DeviceKind::Char, 0o666, 2));
+    assert_eq!((plan.devices[0].kind, plan.devices[0].mode, plan.devices[0].minor), (DeviceKind::Char, None, 2));
     assert_eq!(plan.devices[1].kind, DeviceKind::Fifo);
-    assert_eq!((plan.devices[2].mode, plan.devices[2].uid, plan.devices[2].gid), (0o600, 7, 8));
+    assert_eq!((plan.devices[2].mode, plan.devices[2].uid, plan.devices[2].gid), (Some(0o600), Some(7), Some(8)));
     // The same once more, however it is written.
     let plan = accept(&[(
         "/linux/devices",
         json!([device("/dev/x", "c", json!({"fileMode": 0o600}))[0], device("/dev/y/../x", "u", json!({}))[0]]),
     )]);
-    assert_eq!((plan.devices.len(), plan.devices[0].mode), (1, 0o600));
+    assert_eq!((plan.devices.len(), plan.devices[0].mode), (1, Some(0o600)));
     refuse(
         &[("/linux/devices", json!([device("/dev/x", "c", json!({}))[0], device("/dev/y/../x", "b", json!({}))[0]]))],
         "linux.devices[1].path: \"/dev/y/../x\" is already the path of linux.devices[0]",

@@ -4,12 +4,12 @@
 //! everything in it is made by one name relative to that descriptor.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
-use nix::sys::stat::{Mode, SFlag, makedev, mknodat, umask};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mknodat, umask};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 
 use super::RootFs;
@@ -42,8 +42,9 @@ struct Node<'a> {
     path: &'a Path,
     kind: DeviceKind,
     number: (u32, u32),
-    mode: u32,
-    owner: (u32, u32),
+    /// What linux.devices asks for.
+    mode: Option<u32>,
+    owner: (Option<u32>, Option<u32>),
 }
 
 impl RootFs<'_> {
@@ -78,7 +79,7 @@ impl RootFs<'_> {
             let path = Path::new("/dev").join(name);
             if devices.iter().all(|device| path::cleaned(&device.path) != path) {
                 let (kind, number) = (DeviceKind::Char, (major, minor));
-                let node = Node { property: None, path: &path, kind, number, mode: 0o666, owner: (0, 0) };
+                let node = Node { property: None, path: &path, kind, number, mode: None, owner: (None, None) };
                 self.make_node(dev.as_fd(), OsStr::new(name), &node)
                     .doing(|| format!("make device {}", path.display()))?;
             }
@@ -137,10 +138,12 @@ impl RootFs<'_> {
             return self.bind_node(parent, name, node);
         }
         let device = if is_device { makedev(node.number.0.into(), node.number.1.into()) } else { 0 };
-        match mknodat(parent, name, node.file_type(), Mode::from_bits_truncate(node.mode & 0o7777), device) {
+        let mode = Mode::from_bits_truncate(node.mode.unwrap_or(0o666) & 0o7777);
+        let owner = (node.owner.0.unwrap_or(0), node.owner.1.unwrap_or(0));
+        match mknodat(parent, name, node.file_type(), mode, device) {
             // Made by root as root; a directory with setgid or another owner needs the call.
-            Ok(()) if node.owner == (0, 0) => Ok(()),
-            Ok(()) => own(parent, name, node.owner),
+            Ok(()) if owner == (0, 0) => Ok(()),
+            Ok(()) => own(parent, name, owner),
             Err(Errno::EEXIST) => self.accept_existing(parent, name, node),
             // An outer user namespace.
             Err(Errno::EPERM) if is_device => self.bind_node(parent, name, node),
@@ -152,9 +155,10 @@ impl RootFs<'_> {
     /// The same device may be there already; another file is an error (config-linux.md#devices). A default device is
     /// bound over a file that is no link.
     fn accept_existing(&self, parent: BorrowedFd<'_>, name: &OsStr, node: &Node<'_>) -> Result<()> {
-        let found = mount::stat_at(parent, name)?;
+        let file = openat(parent, name, ANCHOR, Mode::empty())?;
+        let found = mount::stat(file.as_fd())?;
         if node.is(&found) {
-            return Ok(());
+            return node.give_to(&file, &found);
         }
         match &node.property {
             Some(property) => Err(Error::config(
@@ -241,6 +245,23 @@ impl Node<'_> {
     fn is(&self, found: &FileInfo) -> bool {
         let is_type = found.file_type() == self.file_type().bits();
         is_type && (self.kind == DeviceKind::Fifo || found.rdev == self.number)
+    }
+
+    /// Gives the file, which was there before, the mode and owner that are asked for.
+    fn give_to(&self, file: &OwnedFd, found: &FileInfo) -> Result<()> {
+        let (uid, gid) = self.owner;
+        if uid.is_some_and(|uid| uid != found.uid) || gid.is_some_and(|gid| gid != found.gid) {
+            fchownat(file, "", uid.map(Uid::from_raw), gid.map(Gid::from_raw), AtFlags::AT_EMPTY_PATH)
+                .doing(|| "set the owner of the one that is there")?;
+        }
+        if let Some(mode) = self.mode.filter(|mode| *mode != found.mode & 0o7777) {
+            // fchmod(2) takes no O_PATH, and a name may be another file's by now.
+            let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+            let mode = Mode::from_bits_truncate(mode);
+            fchmodat(AT_FDCWD, path.as_str(), mode, FchmodatFlags::FollowSymlink)
+                .doing(|| "set the mode of the one that is there")?;
+        }
+        Ok(())
     }
 
     /// The same device on the host, as a tree to attach: under the same path, or where udev lists devices by number.

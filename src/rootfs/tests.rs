@@ -533,9 +533,9 @@ fn a_device_may_not_replace_another_file() {
             kind: DeviceKind::Char,
             major: 1,
             minor: 5,
-            mode: 0o620,
-            uid: 3,
-            gid: 4,
+            mode: Some(0o620),
+            uid: Some(3),
+            gid: Some(4),
         };
         plan.devices = vec![device("/dev/own"), device("/opt/deep/own")];
         umask(Mode::from_bits_truncate(0o077));
@@ -547,8 +547,9 @@ fn a_device_may_not_replace_another_file() {
     });
     in_own_namespace(|| {
         let mut plan = plan(vec![]);
-        let (kind, mode) = (DeviceKind::Char, 0o666);
-        plan.devices = vec![Device { index: 2, path: "/opt".into(), kind, major: 1, minor: 5, mode, uid: 0, gid: 0 }];
+        let (kind, mode) = (DeviceKind::Char, None);
+        plan.devices =
+            vec![Device { index: 2, path: "/opt".into(), kind, major: 1, minor: 5, mode, uid: None, gid: None }];
         fs::write("/tmp/root/opt", "").unwrap();
         let refused = refusal(&plan);
         assert!(refused.contains("linux.devices[2].path: file exists"), "{refused}");

@@ -43,6 +43,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "device_owner_and_mode", run: device_owner_and_mode },
     Test { name: "device_in_a_new_directory", run: device_in_a_new_directory },
     Test { name: "device_that_exists_already", run: device_that_exists },
+    Test { name: "device_that_exists_gets_mode_and_owner", run: device_that_exists_gets_mode_and_owner },
     Test { name: "device_given_twice", run: device_given_twice },
     Test { name: "device_in_a_user_namespace", run: device_in_a_user_namespace },
     Test { name: "masked_file_is_empty", run: masked_file },
@@ -392,6 +393,27 @@ fn device_in_a_new_directory(ctx: &Context) -> Outcome {
 }
 
 /// Engines merge lists of devices; an error is due only where the second is another device.
+/// What is asked for is applied, what is not is left.
+fn device_that_exists_gets_mode_and_owner(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    for name in ["all", "mode"] {
+        mknod(&bundle.rootfs.join(name), SFlag::S_IFCHR, Mode::from_bits_truncate(0o600), makedev(1, 3))?;
+        std::os::unix::fs::chown(bundle.rootfs.join(name), Some(5), Some(6))?;
+    }
+    bundle.set(
+        "/linux/devices",
+        json!([
+            {"path": "/all", "type": "c", "major": 1, "minor": 3, "fileMode": 0o640, "uid": 7, "gid": 0},
+            {"path": "/mode", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666},
+        ]),
+    );
+    for (path, mode, uid, gid) in [("/all", 0o640, 7, 0), ("/mode", 0o666, 5, 6)] {
+        let stat = bundle.guest(&["stat", path]).run()?.ok()?.said("stat")?;
+        check_eq!((&stat["mode"], &stat["uid"], &stat["gid"]), (&json!(mode), &json!(uid), &json!(gid)), "{path}");
+    }
+    Ok(())
+}
+
 fn device_given_twice(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
     let device = |path: &str, minor: u32| json!({"path": path, "type": "c", "major": 1, "minor": minor});
