@@ -18,7 +18,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Pid, Uid, getgroups, setfsgid, setfsuid, setgroups};
 
 use super::cgroup::is_initial_user_ns;
-use super::visit::in_mount_namespace_of;
+use super::visit::{in_mount_namespace_of, in_mount_namespace_without};
 use super::{overlay, path};
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::{IdMapping, Mount, MountIdMap, MountKind, Plan, PropagationKind};
@@ -163,10 +163,11 @@ fn id_mapped(
     };
     let copy = || mount::clone_tree(AT_FDCWD, source, reach(*recursive));
     let tree = match pid.map(|pid| in_mount_namespace_of(pid, copy)) {
-        Some(Err(e)) if e.errno() == Some(Errno::EINVAL) && !recursive => {
-            // `bind` leaves out mounts below it, which the child's mounts do not allow: it uncovers what those cover.
-            copy().map_err(Error::from)
-        }
+        // `bind` leaves out mounts below it, which the child's mounts do not allow: it uncovers what those cover.
+        Some(Err(e)) if e.errno() == Some(Errno::EINVAL) && !recursive => match container_user_ns {
+            Some(of_container) => in_mount_namespace_without(source, of_container, copy),
+            None => Err(e),
+        },
         Some(copied) => copied,
         None => copy().map_err(Error::from),
     };

@@ -906,7 +906,9 @@ fn closed_source_keeps_its_locks(ctx: &Context) -> Outcome {
 
 fn idmap_keeps_the_locks(ctx: &Context) -> Outcome {
     idmap_needs(ctx)?;
-    keeps_its_locks(ctx, &["rbind", "idmap"])
+    keeps_its_locks(ctx, &["rbind", "idmap"])?;
+    // Without what is mounted below it, too.
+    keeps_its_locks(ctx, &["bind", "idmap"])
 }
 
 fn closed_source_of_a_joined_user_namespace(ctx: &Context) -> Outcome {
