@@ -258,6 +258,9 @@ fn make(
         // Its mount namespace is not the container's yet: that is asked for the mounts' sources.
         stage.answer(Answer::Done)
     })?;
+    if matches!(plan.namespaces.user, plan::Namespace::Join(_)) {
+        parent::compare_maps(child.pid(), &plan.id_maps);
+    }
     // The container's process sets itself up meanwhile.
     cgroup.complete(&plan.resources)?;
     locked.write_config(&text)?;

@@ -268,6 +268,41 @@ pub fn map_ids(pid: Pid, maps: &IdMaps, rootless: bool) -> Result<()> {
     write_map(pid, gid.0, gid.1, rootless)
 }
 
+/// Warns if the user namespace of `pid`, which was joined, maps other ids than the config says: the namespace's count, but mounts
+/// and users were planned with the config's.
+pub fn compare_maps(pid: Pid, maps: &IdMaps) {
+    for (kind, map) in [(Uids, &maps.uid), (Gids, &maps.gid)] {
+        let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/{}", kind.file())) else { continue };
+        if !map.is_empty() && ranges(map.iter().map(|m| (m.container, m.host, m.size))) != ranges(parse_map(&text)) {
+            let has = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+            let has = has.collect::<Vec<_>>().join(", ");
+            log::warn!("{}: the user namespace that is joined maps other ids ({has}), which are used", kind.property());
+        }
+    }
+}
+
+/// What uid_map or gid_map says: ids inside, ids as the reader sees them, and how many.
+fn parse_map(text: &str) -> impl Iterator<Item = (u32, u32, u32)> {
+    text.lines().filter_map(|line| {
+        let mut numbers = line.split_ascii_whitespace().map_while(|word| word.parse().ok());
+        Some((numbers.next()?, numbers.next()?, numbers.next()?))
+    })
+}
+
+/// Sorted, and joined where one goes on where another ends.
+fn ranges(map: impl Iterator<Item = (u32, u32, u32)>) -> Vec<(u32, u32, u32)> {
+    let mut sorted: Vec<_> = map.collect();
+    sorted.sort_unstable();
+    sorted.dedup_by(|next, last| {
+        let goes_on = last.0.checked_add(last.2) == Some(next.0) && last.1.checked_add(last.2) == Some(next.1);
+        if goes_on {
+            last.2 += next.2;
+        }
+        goes_on
+    });
+    sorted
+}
+
 use MapKind::{Gids, Uids};
 
 #[derive(Clone, Copy)]
@@ -370,6 +405,17 @@ pub fn set_oom_score_adj(pid: Pid, value: Option<i32>, rootless: bool) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn maps_are_compared_by_what_they_map() {
+        let of_kernel = "         0     100000      65536\n     70000          0          1\n";
+        assert_eq!(ranges(parse_map(of_kernel)), [(0, 100_000, 65_536), (70_000, 0, 1)]);
+        let split = [(70_000, 0, 1), (1, 100_001, 65_535), (0, 100_000, 1)];
+        assert_eq!(ranges(split.into_iter()), ranges(parse_map(of_kernel)));
+        assert_ne!(ranges(split.into_iter()), ranges(parse_map("0 100000 65536\n")));
+        // size 2^32 - 1 from 0 is the last that a map can hold.
+        assert_eq!(ranges([(0, 0, u32::MAX)].into_iter()), [(0, 0, u32::MAX)]);
+    }
 
     #[test]
     fn a_map_is_written_as_the_kernel_reads_it() {

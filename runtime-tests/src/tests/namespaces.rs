@@ -266,7 +266,16 @@ fn user_joined_with_mappings(ctx: &Context) -> Outcome {
     map_ids(&holder, 100_000)?;
     bundle.user_namespace(&[(0, 100_000, 65536)])?;
     bundle.namespace("user", Some(&holder.path("user")));
-    check_eq!(bundle.report()?.namespace("user"), holder.inode("user"), "user namespace");
+    let run = bundle.run()?.ok()?;
+    check_eq!(run.report()?.namespace("user"), holder.inode("user"), "user namespace");
+    check_eq!(run.err(), "", "standard error");
+    bundle.edit(|config| config["linux"]["gidMappings"][0]["size"] = json!(1000));
+    let run = bundle.run()?;
+    if ctx.peer == crate::harness::Peer::Kelson {
+        let said = run.ok()?.err();
+        check!(said.contains("linux.gidMappings") && said.contains("0 100000 65536"), "warning of other ids: {said:?}");
+        check!(!said.contains("linux.uidMappings"), "warning of the same ids: {said:?}");
+    }
     Ok(())
 }
 
