@@ -266,7 +266,7 @@ const GLOBAL: &[&Opt] = &[
         "DIR",
         "directory of the containers' states (default: /run/kelson, or $XDG_RUNTIME_DIR/kelson)",
     ),
-    &value("log", None, "FILE", "append log lines to FILE (default: standard error)"),
+    &value("log", None, "FILE", "append log lines to FILE, or to journald:ID or syslog:ID (default: standard error)"),
     &value("log-format", None, "text|json", "format of the log lines (default: text)"),
     &value("log-level", None, "LEVEL", "error, warning, info, debug or trace (default: $RUST_LOG, or warning)"),
     &switch("debug", None, "the same as --log-level debug"),
@@ -638,9 +638,9 @@ fn set_global(global: &mut Global, long: &str, value: OsString) -> Result<()> {
     match long {
         "root" if word == "/" => return Err(Error::usage("--root: / cannot hold the containers' states")),
         "root" => global.root = Some(PathBuf::from(value)).filter(|root| !root.as_os_str().is_empty()),
-        "log" => global.log = Target::parse(value)?,
+        "log" => global.log = Target::parse(value),
         "log-format" => global.log_format = Format::parse(&word)?,
-        "log-level" => global.log_level = Some(crate::log::parse_level(&word)?),
+        "log-level" => global.log_level = crate::log::parse_level(&word)?,
         "debug" => global.debug = word == "true",
         "cgroup-manager" => {
             global.driver = match word.as_str() {

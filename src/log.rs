@@ -7,6 +7,8 @@
 //! the final error   likewise                 likewise, and plainly on standard error
 //! ```
 //!
+//! To the journal or to syslog (`--log journald:ID`, `syslog:ID`) goes MSG, or the line of JSON.
+//!
 //! Engines read the last JSON line of FILE as the error (containerd) and match words of standard error (podman), so a line
 //! is one write(2) to a file opened with O_APPEND, and nothing else ever gets into it.
 //!
@@ -19,6 +21,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -35,7 +38,14 @@ pub enum Target {
     Stderr,
     /// Appended to; made if missing.
     File(PathBuf),
+    /// systemd's journal, with this in the field ID as crun has it.
+    Journal(String),
+    /// syslog(3), as the program of this name.
+    Syslog(String),
 }
+
+const JOURNAL: &str = "/run/systemd/journal/socket";
+const SYSLOG: &str = "/dev/log";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -44,21 +54,22 @@ pub enum Format {
 }
 
 impl Target {
-    /// Reads the value of `--log`: a path, or crun's `file:PATH`.
-    ///
-    /// # Errors
-    /// crun's `journald:` and `syslog:`.
-    pub fn parse(value: OsString) -> Result<Self> {
+    /// Reads the value of `--log`: a path, or crun's `file:PATH`, `journald:ID` and `syslog:ID`.
+    pub fn parse(value: OsString) -> Self {
         let bytes = value.as_bytes();
-        if bytes.starts_with(b"journald:") || bytes.starts_with(b"syslog:") {
-            return Err(Error::usage(format!("--log: {value:?} is not supported")).hint("file:PATH"));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if let Some(id) = bytes.strip_prefix(b"journald:") {
+            return Self::Journal(text(id));
+        }
+        if let Some(name) = bytes.strip_prefix(b"syslog:") {
+            return Self::Syslog(if name.is_empty() { "kelson".into() } else { text(name) });
         }
         let path = bytes.strip_prefix(b"file:").unwrap_or(bytes);
         // A pipe or socket there cannot be opened by its /proc name (ENXIO); the descriptor works always.
-        Ok(match path {
+        match path {
             b"" | b"/dev/stderr" => Self::Stderr,
             _ => Self::File(OsString::from_vec(path.to_vec()).into()),
-        })
+        }
     }
 }
 
@@ -73,14 +84,15 @@ impl Format {
     }
 }
 
-/// Reads the value of `--log-level`.
-pub fn parse_level(word: &str) -> Result<LevelFilter> {
+/// Reads the value of `--log-level`; an empty one is as good as none.
+pub fn parse_level(word: &str) -> Result<Option<LevelFilter>> {
     Ok(match word.to_ascii_lowercase().as_str() {
-        "error" => LevelFilter::Error,
-        "warning" | "warn" => LevelFilter::Warn,
-        "info" => LevelFilter::Info,
-        "debug" => LevelFilter::Debug,
-        "trace" => LevelFilter::Trace,
+        "" => None,
+        "error" => Some(LevelFilter::Error),
+        "warning" | "warn" => Some(LevelFilter::Warn),
+        "info" => Some(LevelFilter::Info),
+        "debug" => Some(LevelFilter::Debug),
+        "trace" => Some(LevelFilter::Trace),
         _ => {
             return Err(Error::usage(format!("--log-level: unknown level {word:?}"))
                 .hint("error, warning, info, debug or trace"));
@@ -129,6 +141,43 @@ impl<'a> Line<'a> {
         format!("time={:?} level={} msg={msg}\n", self.time, self.level)
     }
 
+    /// As `format` has it where the receiver adds time and level.
+    fn message(&self, format: Format) -> String {
+        match format {
+            Format::Text => self.msg.into(),
+            Format::Json => self.json().trim_end().into(),
+        }
+    }
+
+    /// syslog(3)'s number of the level.
+    fn severity(&self) -> u8 {
+        match self.level {
+            "error" => 3,
+            "warning" => 4,
+            "info" => 6,
+            _ => 7,
+        }
+    }
+
+    /// A datagram of the journal's native protocol (systemd: JOURNAL_NATIVE_PROTOCOL.md).
+    fn journal(&self, id: &str, format: Format) -> Vec<u8> {
+        let mut datagram = format!("PRIORITY={}\nSYSLOG_IDENTIFIER=kelson\n", self.severity()).into_bytes();
+        for (name, value) in [("ID", id), ("MESSAGE", &self.message(format))] {
+            // The form that takes any bytes: the name, the length as 8 bytes, lowest first, and the value.
+            datagram.extend_from_slice(format!("{name}\n").as_bytes());
+            datagram.extend_from_slice(&(value.len() as u64).to_le_bytes());
+            datagram.extend_from_slice(format!("{value}\n").as_bytes());
+        }
+        datagram
+    }
+
+    /// A datagram for /dev/log, as user.LEVEL; the daemon adds the time.
+    fn syslog(&self, name: &str, format: Format) -> Vec<u8> {
+        let user = 1 << 3;
+        let (severity, pid) = (self.severity(), std::process::id());
+        format!("<{}>{name}[{pid}]: {}", user | severity, printable(&self.message(format))).into_bytes()
+    }
+
     /// For a person.
     fn plain(&self) -> String {
         let msg = printable(self.msg);
@@ -163,10 +212,15 @@ struct Writer {
 }
 
 impl Writer {
-    /// Appends to the file, if that is the target. It is opened for every line: there are few, and so no process holds
+    /// Writes to the target, if it is not standard error. It is opened for every line: there are few, and so no process holds
     /// a descriptor of it that could get into a container.
     fn append(&self, line: &Line<'_>) -> Result<bool> {
-        let Target::File(path) = &self.target else { return Ok(false) };
+        let path = match &self.target {
+            Target::Stderr => return Ok(false),
+            Target::File(path) => path,
+            Target::Journal(id) => return send(JOURNAL, &line.journal(id, self.format)),
+            Target::Syslog(name) => return send(SYSLOG, &line.syslog(name, self.format)),
+        };
         let text = if self.format == Format::Json { line.json() } else { line.text() };
         let opened = OpenOptions::new().append(true).create(true).mode(0o644).open(path);
         let written = opened.and_then(|mut file| file.write_all(text.as_bytes()));
@@ -175,14 +229,14 @@ impl Writer {
     }
 
     fn write(&mut self, line: &Line<'_>) {
-        let (is_in_file, failure) = match self.append(line) {
-            Ok(is_in_file) => (is_in_file, None),
+        let (is_written, failure) = match self.append(line) {
+            Ok(is_written) => (is_written, None),
             Err(error) => (false, Some(error)),
         };
         let mut text = match self.target {
             Target::Stderr if self.format == Format::Json => line.json(),
             // Engines match words of the final error on standard error, whatever the log's place.
-            _ if !is_in_file || line.code.is_some() => line.plain(),
+            _ if !is_written || line.code.is_some() => line.plain(),
             _ => return,
         };
         if let Some(error) = failure {
@@ -193,6 +247,15 @@ impl Writer {
         // Nobody is left to be told that standard error is closed.
         let _ = std::io::stderr().write_all(text.as_bytes());
     }
+}
+
+/// Sends to a daemon, which is not waited for when it does not read: a log is no reason to hang.
+fn send(path: &str, datagram: &[u8]) -> Result<bool> {
+    let sent = UnixDatagram::unbound().and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        socket.send_to(datagram, path)
+    });
+    sent.map(|_| true).doing(|| format!("write to the log {path}"))
 }
 
 static WRITER: Mutex<Writer> = Mutex::new(Writer { target: Target::Stderr, format: Format::Text });
@@ -266,7 +329,7 @@ pub fn init(global: &Global) -> Result<()> {
     let target = match &global.log {
         // The working directory may be another when the first line comes.
         Target::File(path) => Target::File(std::path::absolute(path).doing(|| "find the log's directory")?),
-        Target::Stderr => Target::Stderr,
+        other => other.clone(),
     };
     *writer() = Writer { target, format: global.log_format };
     let rust_log = std::env::var("RUST_LOG").ok();
@@ -342,17 +405,41 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_a_path_with_or_without_file() {
+    fn a_target_is_a_path_or_a_daemon() {
         for (value, target) in [
-            ("", Some(Target::Stderr)),
-            ("/dev/stderr", Some(Target::Stderr)),
-            ("a.log", Some(Target::File("a.log".into()))),
-            ("file:/b.log", Some(Target::File("/b.log".into()))),
-            ("journald:x", None),
-            ("syslog:x", None),
+            ("", Target::Stderr),
+            ("/dev/stderr", Target::Stderr),
+            ("a.log", Target::File("a.log".into())),
+            ("file:/b.log", Target::File("/b.log".into())),
+            ("journald:x", Target::Journal("x".into())),
+            ("syslog:x", Target::Syslog("x".into())),
+            ("syslog:", Target::Syslog("kelson".into())),
         ] {
-            assert_eq!(Target::parse(value.into()).ok(), target, "{value}");
+            assert_eq!(Target::parse(value.into()), target, "{value}");
         }
+    }
+
+    #[test]
+    fn daemons_get_what_their_protocols_say() {
+        let line = Line::new(Level::Warn, "a\nb", UNIX_EPOCH);
+        let journal =
+            b"PRIORITY=4\nSYSLOG_IDENTIFIER=kelson\nID\n\x01\0\0\0\0\0\0\0x\nMESSAGE\n\x03\0\0\0\0\0\0\0a\nb\n";
+        assert_eq!(line.journal("x", Format::Text), journal);
+        let syslog = format!("<12>x[{}]: a\\nb", std::process::id());
+        assert_eq!(line.syslog("x", Format::Text), syslog.into_bytes());
+        assert!(String::from_utf8(line.syslog("x", Format::Json)).unwrap().contains("]: {\"level\":\"warning\""));
+    }
+
+    #[test]
+    fn a_daemon_is_sent_a_datagram_and_its_absence_is_an_error() {
+        let path = std::env::temp_dir().join(format!("kelson-log-socket-{}", std::process::id()));
+        let daemon = UnixDatagram::bind(&path).unwrap();
+        let path = path.to_str().unwrap();
+        assert!(send(path, b"x").unwrap());
+        let mut buffer = [0; 8];
+        assert_eq!(daemon.recv(&mut buffer).unwrap(), 1);
+        std::fs::remove_file(path).unwrap();
+        assert_eq!(send(path, b"x").unwrap_err().errno(), Some(Errno::ENOENT));
     }
 
     #[test]

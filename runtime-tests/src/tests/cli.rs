@@ -663,6 +663,7 @@ fn log_level(ctx: &Context) -> Outcome {
     for (options, warns) in [
         (&["--log-level", "error"][..], false),
         (&["--log-level=warning"], true),
+        (&["--log-level", ""], true),
         (&["--debug"], true),
         (&["--log-level", "trace"], true),
         (&[], true),
