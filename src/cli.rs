@@ -8,7 +8,7 @@
 //!
 //! The flags are the union of runc's and crun's; where they give one flag two meanings, runc's holds.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -597,9 +597,9 @@ fn utf8(word: OsString, what: impl FnOnce() -> String) -> Result<String> {
 /// # Errors
 /// The command line is wrong, or asks for something that does not exist yet.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Box<Failure>> {
-    let mut parser = lexopt::Parser::from_args(args);
+    let mut reader = Reader { parser: lexopt::Parser::from_args(args), is_past_options: false };
     let mut global = Global::default();
-    match read(&mut parser, &mut global) {
+    match read(&mut reader, &mut global) {
         Ok(command) => Ok(Invocation { global, command }),
         Err((error, exit_code)) => Err(Box::new(Failure { global, error, exit_code })),
     }
@@ -613,13 +613,13 @@ fn usage(error: Error) -> Refusal {
 }
 
 /// The global options, then the command.
-fn read(parser: &mut lexopt::Parser, global: &mut Global) -> Result<Command, Refusal> {
+fn read(reader: &mut Reader, global: &mut Global) -> Result<Command, Refusal> {
     loop {
-        match next(parser).map_err(usage)? {
+        match reader.next(GLOBAL).map_err(usage)? {
             None => return Ok(Command::Help(overview())),
-            Some(Word::Operand(name)) => return command(parser, &name),
+            Some(Word::Operand(name)) => return command(reader, &name),
             Some(Word::Option(name)) => {
-                let (long, value) = option(parser, GLOBAL, &name)
+                let (long, value) = option(&mut reader.parser, GLOBAL, &name)
                     .and_then(|found| found.ok_or_else(|| unknown_option(&name)))
                     .map_err(usage)?;
                 match long {
@@ -676,14 +676,14 @@ fn no_systemd(option: &str) -> Error {
 }
 
 /// The options and words of the command called `name`.
-fn command(parser: &mut lexopt::Parser, name: &OsString) -> Result<Command, Refusal> {
+fn command(reader: &mut Reader, name: &OsString) -> Result<Command, Refusal> {
     if name == "help" {
-        return help(parser);
+        return help(reader);
     }
     let entry = find(name)?;
     let mut words = Words::default();
     let mut reading_own_words = true;
-    while reading_own_words && let Some(word) = next(parser).map_err(usage)? {
+    while reading_own_words && let Some(word) = reader.next(entry.options).map_err(usage)? {
         match word {
             Word::Operand(word) if words.operands.len() < entry.operands.most => {
                 words.operands.push_back(word);
@@ -697,7 +697,7 @@ fn command(parser: &mut lexopt::Parser, name: &OsString) -> Result<Command, Refu
                 return Err(usage(Error::usage(format!("unexpected argument {word:?}")).hint(usage_line(entry))));
             }
             Word::Option(name) => {
-                let found = option(parser, entry.options, &name).map_err(usage)?;
+                let found = option(&mut reader.parser, entry.options, &name).map_err(usage)?;
                 match found {
                     Some(found) => words.options.push(found),
                     None if name.matches(&HELP) => return Ok(Command::Help(command_help(entry))),
@@ -707,7 +707,7 @@ fn command(parser: &mut lexopt::Parser, name: &OsString) -> Result<Command, Refu
         }
     }
     if !reading_own_words {
-        let rest = parser.raw_args().map_err(|error| usage(syntax(error)))?;
+        let rest = reader.parser.raw_args().map_err(|error| usage(syntax(error)))?;
         // As getopt(3) does it: `exec ID -- ls` runs ls.
         let mut rest = rest.peekable();
         if words.rest.is_empty() {
@@ -728,8 +728,8 @@ fn command(parser: &mut lexopt::Parser, name: &OsString) -> Result<Command, Refu
     }
 }
 
-fn help(parser: &mut lexopt::Parser) -> Result<Command, Refusal> {
-    match next(parser).map_err(usage)? {
+fn help(reader: &mut Reader) -> Result<Command, Refusal> {
+    match reader.next(&[]).map_err(usage)? {
         None => Ok(Command::Help(overview())),
         Some(Word::Operand(name)) => Ok(Command::Help(command_help(find(&name)?))),
         Some(Word::Option(name)) if name.matches(&HELP) => Ok(Command::Help(overview())),
@@ -760,6 +760,8 @@ impl Name {
             Name::Short('?') => opt.long == "help",
             Name::Short('V') => opt.long == "version",
             Name::Short(short) => opt.short == Some(*short),
+            // argp, too.
+            Name::Long(long) if long == "usage" => opt.long == "help",
             Name::Long(long) => opt.long == long,
         }
     }
@@ -779,12 +781,39 @@ enum Word {
     Operand(OsString),
 }
 
-fn next(parser: &mut lexopt::Parser) -> Result<Option<Word>> {
-    Ok(parser.next().map_err(syntax)?.map(|arg| match arg {
-        lexopt::Arg::Short(short) => Word::Option(Name::Short(short)),
-        lexopt::Arg::Long(long) => Word::Option(Name::Long(long.into())),
-        lexopt::Arg::Value(word) => Word::Operand(word),
-    }))
+struct Reader {
+    parser: lexopt::Parser,
+    /// `--` came: what follows are words.
+    is_past_options: bool,
+}
+
+impl Reader {
+    /// The next word, where `options` may come. As in runc one dash before a long name is as good as two (Go's flag package).
+    fn next(&mut self, options: &[&Opt]) -> Result<Option<Word>> {
+        if !self.is_past_options
+            && let Some(mut rest) = self.parser.try_raw_args()
+            && let Some(word) = rest.peek()
+        {
+            self.is_past_options = word == "--";
+            if is_long_after_one_dash(word, options) {
+                let mut doubled = OsString::from("-");
+                doubled.push(rest.next().unwrap_or_default());
+                self.parser = lexopt::Parser::from_args(std::iter::once(doubled).chain(rest).collect::<Vec<_>>());
+            }
+        }
+        Ok(self.parser.next().map_err(syntax)?.map(|arg| match arg {
+            lexopt::Arg::Short(short) => Word::Option(Name::Short(short)),
+            lexopt::Arg::Long(long) => Word::Option(Name::Long(long.into())),
+            lexopt::Arg::Value(word) => Word::Operand(word),
+        }))
+    }
+}
+
+/// `-bundle` or `-bundle=DIR`.
+fn is_long_after_one_dash(word: &OsStr, options: &[&Opt]) -> bool {
+    let Some(name) = word.to_str().and_then(|word| word.strip_prefix('-')) else { return false };
+    let name = name.split('=').next().unwrap_or_default();
+    options.iter().any(|opt| opt.long == name) || ["help", "usage"].contains(&name)
 }
 
 /// The option called `name` among `options` and its value; `None` if it is not among them.
@@ -1007,6 +1036,30 @@ mod tests {
         let Command::Ps(ps) = parsed("ps --format json web").command else { panic!() };
         assert_eq!((ps.id.as_str(), ps.format, ps.args.len()), ("web", Listing::Json, 0));
         assert!(matches!(parsed("--systemd-cgroup=false list --format=json").command, Command::List(_)));
+    }
+
+    #[test]
+    fn one_dash_before_a_long_name_is_as_good_as_two() {
+        for line in
+            ["-log-level=debug -root /r create -bundle /b -overlay web", "--root=/r create web -bundle=/b -overlay"]
+        {
+            let found = parsed(line);
+            assert_eq!(found.global.root, Some("/r".into()), "{line}");
+            let Command::Create(create) = found.command else { panic!() };
+            assert_eq!(
+                (create.id.as_str(), create.bundle.to_str(), create.overlay),
+                ("web", Some("/b"), true),
+                "{line}"
+            );
+        }
+        for line in ["run -help", "--usage", "list --usage", "delete -usage"] {
+            assert!(matches!(parsed(line).command, Command::Help(_)), "{line}");
+        }
+        // Letters stay letters, and what is no option stays as it is.
+        assert!(matches!(parsed("exec -dt web ls").command, Command::Exec(exec) if exec.detach && exec.tty));
+        assert!(matches!(parsed("delete -- -force").command, Command::Delete(delete) if delete.id == "-force"));
+        let Command::Exec(exec) = parsed("exec web ls -tty").command else { panic!() };
+        assert_eq!(exec.args, ["ls", "-tty"]);
     }
 
     #[test]
