@@ -56,6 +56,7 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
         seccomp: configured.seccomp.as_ref(),
         namespaces: state.namespaces,
         no_new_keyring: state.no_new_keyring,
+        is_hidden: !nix::unistd::geteuid().is_root(),
         cgroup: &entry,
         last_capability: host.last_capability,
         preserved,

@@ -27,6 +27,8 @@ pub struct Exec<'c> {
     pub namespaces: u64,
     /// `--no-new-keyring` of create.
     pub no_new_keyring: bool,
+    /// The parent has no privilege over it while it is not dumpable.
+    pub is_hidden: bool,
     pub cgroup: &'c cgroup::Entry,
     pub last_capability: u8,
     pub preserved: u32,
@@ -83,10 +85,11 @@ fn set_up_and_execute(exec: &mut Exec<'_>, parent: &ChildEnd, is_filtered: &mut 
     common::set_rlimits(&exec.process, exec.namespaces & libc::CLONE_NEWUSER as u64 != 0, parent)?;
     let is_in_cwd = common::enter_cwd_early(&exec.process)?;
     let filter_time = exec.seccomp.map(|filter| FilterTime::of(filter, &exec.process));
+    let is_hidden = exec.is_hidden;
     let mut load_at = |time: FilterTime| -> Result<()> {
         match exec.seccomp {
             Some(filter) if filter_time == Some(time) => {
-                common::load_seccomp(filter, Some(parent))?;
+                common::load_seccomp_with_listener(filter, parent, is_hidden)?;
                 *is_filtered = true;
                 Ok(())
             }

@@ -345,14 +345,9 @@ impl<'c> Init<'_, 'c> {
     fn load_seccomp_with_listener(&mut self, time: FilterTime) -> Result<()> {
         match &self.setup.plan.seccomp {
             Some(filter) if self.filter_time() == Some(time) => {
-                // A parent without root takes no descriptor from who is not dumpable (pidfd_getfd(2)). By now the root is the
-                // container's.
-                let is_hidden = self.setup.is_hidden;
-                let show = |dumpable| if is_hidden { process::set_dumpable(dumpable) } else { Ok(()) };
-                show(true)?;
-                common::load_seccomp(filter, Some(&self.parent))?;
+                common::load_seccomp_with_listener(filter, &self.parent, self.setup.is_hidden)?;
                 self.is_filtered = true;
-                Ok(show(false)?)
+                Ok(())
             }
             _ => Ok(()),
         }

@@ -148,6 +148,16 @@ impl FilterTime {
     }
 }
 
+/// [`load_seccomp`] for a parent that has no privilege over this process where it `is_hidden`: not dumpable.
+pub fn load_seccomp_with_listener(filter: &Seccomp, parent: &ChildEnd, is_hidden: bool) -> Result<()> {
+    // Without root nobody takes a descriptor from who is not dumpable (pidfd_getfd(2)). By now the root is the container's, and
+    // of the host nothing is open but the parent's socket.
+    let show = |dumpable| if is_hidden { process::set_dumpable(dumpable) } else { Ok(()) };
+    show(true)?;
+    load_seccomp(filter, Some(parent))?;
+    show(false).map_err(|errno| behind_filter(errno.into()))
+}
+
 /// Installs the filter; with a listener its descriptor goes to the parent, which takes it by number.
 pub fn load_seccomp(filter: &Seccomp, parent: Option<&ChildEnd>) -> Result<()> {
     let wants_listener = filter.listener.is_some();

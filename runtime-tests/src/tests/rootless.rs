@@ -1,12 +1,15 @@
 //! The runtime as an ordinary user: mappings with and without helpers, and what such a user cannot have.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
+use super::seccomp::{notify_profile, receive};
 use crate::harness::bundle::give;
 use crate::harness::{Bundle, Context, Outcome, Peer, Test, json};
 use crate::{check, check_eq, skip};
@@ -30,6 +33,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "masked_and_readonly_paths", run: masked },
     Test { name: "hooks_run", run: hooks },
     Test { name: "seccomp", run: seccomp },
+    Test { name: "seccomp_listener_of_create_and_exec", run: seccomp_listener },
     Test { name: "terminal", run: terminal },
     Test { name: "a_joined_pod_does_not_see_into_what_is_created", run: hidden_in_a_pod },
     Test { name: "new_time", run: new_time },
@@ -354,6 +358,30 @@ fn seccomp(ctx: &Context) -> Outcome {
         "syscalls": [{"names": ["getpgid"], "action": "SCMP_ACT_ERRNO", "errnoRet": 99}]}),
     );
     check_eq!(run(&mut bundle)?.ok()?.said("syscall")?["errno"], json!(99), "errno");
+    Ok(())
+}
+
+/// The descriptor is taken out of a process that is not this user's to look into any more.
+fn seccomp_listener(ctx: &Context) -> Outcome {
+    for no_new_privileges in [true, false] {
+        let mut bundle = rootless(ctx)?;
+        let path = bundle.dir.join("listener.sock");
+        let socket = UnixListener::bind(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777))?;
+        bundle.set("/process/noNewPrivileges", no_new_privileges).set("/linux/seccomp", notify_profile(&path));
+        let mut container = prepare(bundle.guest(&["sleep"]))?;
+        let creating = container.create_command()?.spawn()?;
+        receive(ctx, &socket).map_err(|e| e.during(&format!("create: {}", container.stderr())))?;
+        creating.wait()?.ok()?;
+        container.start()?.ok()?;
+        let exec = container.exec_command(&[], &["/bin/guest", "syscall", "121", "4713"]).spawn()?;
+        let received = receive(ctx, &socket).map_err(|e| e.during(&format!("exec: {}", exec.stderr())))?;
+        let notification = crate::sys::receive_notification(received.listener.as_fd())?;
+        crate::sys::answer_notification(received.listener.as_fd(), notification.id, 0, libc::EXDEV)?;
+        let seen = exec.wait()?.ok()?.said("syscall")?;
+        check_eq!(seen["errno"], json!(libc::EXDEV), "errno in exec, noNewPrivileges {no_new_privileges}");
+        container.end()?;
+    }
     Ok(())
 }
 

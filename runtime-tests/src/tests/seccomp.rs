@@ -717,12 +717,12 @@ fn large_profile(ctx: &Context) -> Outcome {
 }
 
 /// What comes over the listener's socket: the container's state, and the seccomp descriptor.
-struct Received {
+pub struct Received {
     state: Value,
-    listener: OwnedFd,
+    pub listener: OwnedFd,
 }
 
-fn receive(ctx: &Context, socket: &UnixListener) -> Outcome<Received> {
+pub fn receive(ctx: &Context, socket: &UnixListener) -> Outcome<Received> {
     socket.set_nonblocking(true)?;
     let mut stream: UnixStream =
         eventually(ctx.patience, "the runtime connects to the listener", || socket.accept().ok().map(|a| a.0))?;
@@ -759,7 +759,7 @@ fn receive(ctx: &Context, socket: &UnixListener) -> Outcome<Received> {
     Ok(Received { state, listener })
 }
 
-fn notify_profile(path: &std::path::Path) -> Value {
+pub fn notify_profile(path: &std::path::Path) -> Value {
     let mut profile = rules(json!([{"names": ["getpgid"], "action": "SCMP_ACT_NOTIFY"}]));
     profile["listenerPath"] = json!(path);
     profile["listenerMetadata"] = json!("some metadata");
