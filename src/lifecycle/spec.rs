@@ -11,6 +11,7 @@ use nix::unistd::{getegid, geteuid};
 use crate::cli;
 use crate::error::{Context, Error, Result};
 use crate::plan::OCI_VERSION;
+use crate::sys::mount;
 
 /// Writes config.json, or the file that was named, into the bundle.
 ///
@@ -27,13 +28,16 @@ pub fn spec(options: &cli::Spec) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             Err(Error::other("the file exists").hint("remove it first")).doing(doing)
         }
-        file => file.and_then(|mut file| file.write_all(config(user, cgroup_v2).as_bytes())).doing(doing),
+        file => {
+            let text = config(user, cgroup_v2, mount::has_set_attributes());
+            file.and_then(|mut file| file.write_all(text.as_bytes())).doing(doing)
+        }
     }
 }
 
 /// A shell on a terminal in the root filesystem `rootfs`, as `runc spec` makes it; with `user` (uid and gid) in a user
-/// namespace of that user alone.
-fn config(user: Option<(u32, u32)>, cgroup_v2: bool) -> String {
+/// namespace of that user alone. `has_rro`: the kernel can make a whole tree of mounts read-only.
+fn config(user: Option<(u32, u32)>, cgroup_v2: bool, has_rro: bool) -> String {
     let mut namespaces = vec!["pid", "ipc", "uts", "mount"];
     if cgroup_v2 {
         namespaces.push("cgroup");
@@ -48,8 +52,12 @@ fn config(user: Option<(u32, u32)>, cgroup_v2: bool) -> String {
         ),
         None => "\t\t\"resources\": {\n\t\t\t\"devices\": [{ \"allow\": false, \"access\": \"rwm\" }]\n\t\t},\n".into(),
     };
-    // A new sysfs needs a network namespace of the user's own; group 5 (tty) is not mapped.
+    // A new sysfs needs a network namespace of the user's own; `ro` would leave what is mounted on the host's writable; group 5
+    // (tty) is not mapped.
     let (sys, pts_group) = match user {
+        Some(_) if has_rro => {
+            (r#""type": "none", "source": "/sys", "options": ["rbind", "nosuid", "noexec", "nodev", "rro"]"#, "")
+        }
         Some(_) => (r#""type": "none", "source": "/sys", "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]"#, ""),
         None => {
             (r#""type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]"#, r#", "gid=5""#)
@@ -129,7 +137,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn read(user: Option<(u32, u32)>, cgroup_v2: bool) -> Value {
-        let text = config(user, cgroup_v2);
+        let text = config(user, cgroup_v2, true);
         assert!(!text.contains('@'), "{text}");
         // The vocabulary reads it too.
         serde_json::from_str::<oci_spec::runtime::Spec>(&text).unwrap();
@@ -158,7 +166,9 @@ mod tests {
         assert_eq!(linux["uidMappings"], json!([{"containerID": 0, "hostID": 1000, "size": 1}]));
         assert_eq!(linux["gidMappings"], json!([{"containerID": 0, "hostID": 1001, "size": 1}]));
         assert!(linux.get("resources").is_none());
-        assert_eq!(config["mounts"][5]["options"][0], "rbind");
+        let older = super::config(Some((1000, 1001)), true, false);
+        assert!(older.contains(r#"["rbind", "nosuid", "noexec", "nodev", "ro"]"#));
+        assert_eq!(config["mounts"][5]["options"], json!(["rbind", "nosuid", "noexec", "nodev", "rro"]));
         assert!(!config["mounts"].to_string().contains("gid="));
     }
 
@@ -173,7 +183,7 @@ mod tests {
             };
             let bundle = std::env::temp_dir().join(format!("kelson-spec-{}", std::process::id()));
             std::fs::create_dir_all(bundle.join("rootfs")).unwrap();
-            let plan = crate::plan::plan(&config(user, true), &bundle, &host, &crate::plan::Overrides::default());
+            let plan = crate::plan::plan(&config(user, true, true), &bundle, &host, &crate::plan::Overrides::default());
             std::fs::remove_dir_all(&bundle).unwrap();
             assert!(plan.unwrap().process.is_some_and(|process| process.terminal));
         }

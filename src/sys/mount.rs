@@ -115,6 +115,12 @@ pub fn set_attributes(fd: BorrowedFd<'_>, reach: Reach, change: &MountAttr) -> R
     Errno::result(result).map(drop)
 }
 
+/// Whether the kernel has mount_setattr(2), which the recursive mount options need (since 5.12).
+pub fn has_set_attributes() -> bool {
+    // Changes nothing; who may not change anything is told so, and not that there is no such call.
+    set_attributes(nix::fcntl::AT_FDCWD, Reach::Top, &MountAttr::default()) != Err(Errno::ENOSYS)
+}
+
 const FSOPEN_CLOEXEC: libc::c_uint = 1;
 const FSMOUNT_CLOEXEC: libc::c_uint = 1;
 const FSCONFIG_SET_FLAG: libc::c_uint = 0;

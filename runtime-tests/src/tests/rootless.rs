@@ -242,6 +242,11 @@ fn spec_rootless(ctx: &Context) -> Outcome {
     fs::write(bundle.dir.join("config.json"), config.to_string())?;
     let seen = ctx.runtime().args(["run", "--bundle"]).arg(&bundle.dir).arg(bundle.fresh_id()).run()?.ok()?.report()?;
     check_eq!(seen["uids"], json!([0, 0, 0, 0]), "uids inside");
+    if ctx.peer == Peer::Kelson && ctx.need_new_syscalls("rro").is_ok() {
+        // What the host has mounted there comes along: debugfs, tracefs, cgroups.
+        let writable = seen.mounts().into_iter().find(|mount| mount.target.starts_with("/sys") && !mount.has("ro"));
+        check!(writable.is_none(), "a mount below /sys is writable: {writable:?}");
+    }
     Ok(())
 }
 
