@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
@@ -240,10 +241,16 @@ const REAP_TIMEOUT: Duration = Duration::from_secs(2);
 /// thawed, and the child is then somebody else's to reap.
 fn reap_killed(pid: Pid) -> bool {
     let deadline = Instant::now() + REAP_TIMEOUT;
+    // Not reaped, so the PID is its own.
+    let mut pidfd = process::pidfd_open(pid).ok();
     let mut pause = Duration::from_micros(100);
     loop {
         match waitpid(pid, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::StillAlive) if Instant::now() < deadline => std::thread::sleep(pause),
+            Ok(WaitStatus::StillAlive) if Instant::now() < deadline => match pidfd.take() {
+                Some(pidfd) => wait_for_end(&pidfd, REAP_TIMEOUT),
+                // Where a filter hides pidfds, and until a tracer has looked at one that ended, nothing else tells.
+                None => std::thread::sleep(pause),
+            },
             Ok(WaitStatus::StillAlive) => {
                 log::warn!("process {pid} was killed and does not end: it may be in a frozen cgroup");
                 return false;
@@ -254,6 +261,13 @@ fn reap_killed(pid: Pid) -> bool {
         }
         pause = (pause * 2).min(Duration::from_millis(5));
     }
+}
+
+/// Waits for the end of the process, or for `timeout`.
+fn wait_for_end(pidfd: &OwnedFd, timeout: Duration) {
+    let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+    // Interrupted or not: the caller looks again.
+    let _ = poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout);
 }
 
 /// Writes uid_map and gid_map of `pid`: directly, or by newuidmap(1) and newgidmap(1) where the kernel asks for privilege.
