@@ -80,6 +80,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "exec_needs_a_running_one", run: exec_states },
     Test { name: "exec_in_a_created_one", run: exec_created },
     Test { name: "umask_of_the_caller", run: umask_of_the_caller },
+    Test { name: "state_is_for_its_owner_only", run: modes_of_state },
     Test { name: "ignored_children_of_the_caller", run: ignored_children },
     Test { name: "closed_stdio_of_the_caller", run: closed_stdio },
     Test { name: "working_directory_of_the_caller", run: working_directory },
@@ -895,6 +896,30 @@ fn exec_created(ctx: &Context) -> Outcome {
 // ---- the caller ----------------------------------------------------------------------------------------------------
 
 /// Modes of what the runtime makes are its own decision.
+/// Whatever the caller's umask: the config may hold secrets, and what is in the directories is acted on.
+fn modes_of_state(ctx: &Context) -> Outcome {
+    ctx.need_kelson("modes of its own files")?;
+    let mut bundle = sleeper(ctx)?;
+    let id = bundle.container()?.id.clone();
+    let root = ctx.dir.join("made/by/create");
+    let runtime =
+        |verb: &str| ctx.runtime_without_root().arg("--root").arg(&root).arg(verb).before_exec(BeforeExec::Umask(0));
+    let null = || -> Outcome<OwnedFd> { Ok(File::options().read(true).write(true).open("/dev/null")?.into()) };
+    let create = runtime("create").arg("--bundle").arg(&bundle.dir).arg(&id);
+    create.fd(0, null()?).fd(1, null()?).fd(2, null()?).run()?.ok()?;
+    let modes = |paths: &[&str]| -> Outcome<Vec<u32>> {
+        paths.iter().map(|path| Ok(fs::metadata(root.join(path))?.mode() & 0o7777)).collect()
+    };
+    let (directories, files) =
+        (modes(&["", "..", &id])?, modes(&[&format!("{id}/state.json"), &format!("{id}/config.json")])?);
+    runtime("start").arg(&id).run()?.ok()?;
+    let started = modes(&[&format!("{id}/state.json")])?;
+    runtime("delete").arg("--force").arg(&id).run()?.ok()?;
+    check_eq!(directories, [0o700; 3], "modes of directories");
+    check_eq!((files, started), (vec![0o600; 2], vec![0o600]), "modes of files, and of state.json after start");
+    Ok(())
+}
+
 fn umask_of_the_caller(ctx: &Context) -> Outcome {
     for mask in [0, 0o777] {
         let mut bundle = ctx.bundle()?;
