@@ -217,6 +217,8 @@ const OTHERS: &[Test] = &[
     Test { name: "idmap_receives_mounts_of_the_host", run: idmap_receives },
     Test { name: "idmap_is_not_shared_with_the_host", run: idmap_is_not_shared },
     Test { name: "calls_that_a_filter_denies", run: denied_calls },
+    Test { name: "recursive_options_need_mount_setattr", run: recursion_needs },
+    Test { name: "idmap_needs_mount_setattr", run: idmap_needs_calls },
     Test { name: "sysfs_of_the_host_is_read_only_to_the_last_mount", run: sysfs_of_the_host },
     Test { name: "two_on_one_destination", run: two_on_one_destination },
     Test { name: "recursive_bind_of_a_tree_with_many_mounts", run: many_submounts },
@@ -386,10 +388,6 @@ fn one_option(ctx: &Context) -> Outcome {
     }
     let recursive_attribute = case.option.starts_with('r')
         && !["rbind", "ro", "rw", "relatime", "rprivate", "rslave", "rshared", "runbindable"].contains(&case.option);
-    if recursive_attribute {
-        ctx.need_new_syscalls("a recursive mount option")?;
-        ctx.need_kernel(5, 12, "a recursive mount option")?;
-    }
     let mut bundle = ctx.bundle()?;
     let Some((flags, sub_flags)) = case.source else {
         bundle.mount("/mnt/t", "tmpfs", "tmpfs", case.options);
@@ -397,6 +395,12 @@ fn one_option(ctx: &Context) -> Outcome {
     };
     let tree = Tree::new(ctx, flags, sub_flags)?;
     bundle.mount("/mnt/t", "bind", &tree.dir, case.options);
+    if recursive_attribute {
+        if ctx.filter.is_some() {
+            return bundle.refused(NO_RECURSION);
+        }
+        ctx.need_kernel(5, 12, "a recursive mount option")?;
+    }
     let seen = bundle.report()?;
     expect(&seen.mount("/mnt/t")?, case.top)?;
     match case.sub {
@@ -464,43 +468,48 @@ fn option_tmpcopyup(ctx: &Context) -> Outcome {
     Ok(())
 }
 
+/// How Kelson refuses what mount(2) cannot do, where there is no mount_setattr(2).
+const NO_RECURSION: &[&str] = &["mounts[7]", "recursive attributes", "rro", "need mount_setattr(2)"];
+const NO_IDMAP: &[&str] = &["mounts[7]", "id-mapped mounts need mount_setattr(2)"];
+
 fn idmap_needs(ctx: &Context) -> Outcome {
     ctx.need_new_syscalls("idmap")?;
     // tmpfs can be idmapped since 6.3.
     ctx.need_kernel(6, 3, "an idmapped tmpfs")
 }
 
-/// Owner of a file as the container sees it.
-fn owner(bundle: &mut Bundle, path: &str) -> Outcome<(u64, u64)> {
-    let stat = bundle.guest(&["stat", path]).run()?.ok()?.said("stat")?;
-    Ok((stat["uid"].as_u64().unwrap_or(u64::MAX), stat["gid"].as_u64().unwrap_or(u64::MAX)))
+/// Expects these owners of files in the container: (path, user, group). Without mount_setattr(2) the mount is refused.
+fn sees_owners(bundle: &mut Bundle, wanted: &[(&str, u64, u64)]) -> Outcome {
+    if bundle.context.filter.is_some() {
+        return bundle.refused(NO_IDMAP);
+    }
+    idmap_needs(bundle.context)?;
+    for (path, uid, gid) in wanted {
+        let stat = bundle.guest(&["stat", path]).run()?.ok()?.said("stat")?;
+        check_eq!((&stat["uid"], &stat["gid"]), (&json!(uid), &json!(gid)), "owner of {path}");
+    }
+    Ok(())
 }
 
 fn option_idmap(ctx: &Context) -> Outcome {
-    idmap_needs(ctx)?;
     let tree = Tree::new(ctx, NONE, NONE)?;
     std::os::unix::fs::chown(tree.dir.join("file"), Some(7), Some(8))?;
     let mut bundle = ctx.bundle()?;
     bundle.user_namespace(&[(0, 100_000, 65536)])?;
     bundle.mount("/mnt/t", "bind", &tree.dir, &["rbind", "idmap"]);
-    check_eq!(owner(&mut bundle, "/mnt/t/file")?, (7, 8), "owner in the idmapped mount");
-    check_eq!(owner(&mut bundle, "/mnt/t/sub/file")?, (65534, 65534), "owner below it, not idmapped");
-    Ok(())
+    // What is mounted below it is not idmapped.
+    sees_owners(&mut bundle, &[("/mnt/t/file", 7, 8), ("/mnt/t/sub/file", 65534, 65534)])
 }
 
 fn option_ridmap(ctx: &Context) -> Outcome {
-    idmap_needs(ctx)?;
     let tree = Tree::new(ctx, NONE, NONE)?;
     let mut bundle = ctx.bundle()?;
     bundle.user_namespace(&[(0, 100_000, 65536)])?;
     bundle.mount("/mnt/t", "bind", &tree.dir, &["rbind", "ridmap"]);
-    check_eq!(owner(&mut bundle, "/mnt/t/file")?, (0, 0), "owner in the idmapped mount");
-    check_eq!(owner(&mut bundle, "/mnt/t/sub/file")?, (0, 0), "owner below it");
-    Ok(())
+    sees_owners(&mut bundle, &[("/mnt/t/file", 0, 0), ("/mnt/t/sub/file", 0, 0)])
 }
 
 fn idmap_with_its_own_mappings(ctx: &Context) -> Outcome {
-    idmap_needs(ctx)?;
     let tree = Tree::new(ctx, NONE, NONE)?;
     let mut bundle = ctx.bundle()?;
     bundle.user_namespace(&[(0, 100_000, 65536)])?;
@@ -512,8 +521,7 @@ fn idmap_with_its_own_mappings(ctx: &Context) -> Outcome {
             "gidMappings": [{"containerID": 0, "hostID": 100_006, "size": 10}],
         }),
     );
-    check_eq!(owner(&mut bundle, "/mnt/t/file")?, (5, 6), "owner in the idmapped mount");
-    Ok(())
+    sees_owners(&mut bundle, &[("/mnt/t/file", 5, 6)])
 }
 
 /// crun's extension, which podman passes on: file system id, host id, count.
@@ -527,17 +535,14 @@ fn idmap_relative(ctx: &Context) -> Outcome {
 }
 
 fn idmap_option(ctx: &Context, option: &str) -> Outcome {
-    idmap_needs(ctx)?;
     let tree = Tree::new(ctx, NONE, NONE)?;
     let mut bundle = ctx.bundle()?;
     bundle.user_namespace(&[(0, 100_000, 65536)])?;
     bundle.mount("/mnt/t", "bind", &tree.dir, &["bind", option]);
-    check_eq!(owner(&mut bundle, "/mnt/t/file")?, (5, 6), "owner in the idmapped mount");
-    Ok(())
+    sees_owners(&mut bundle, &[("/mnt/t/file", 5, 6)])
 }
 
 fn idmap_without_a_user_namespace(ctx: &Context) -> Outcome {
-    idmap_needs(ctx)?;
     let tree = Tree::new(ctx, NONE, NONE)?;
     let mut bundle = ctx.bundle()?;
     let map = json!([{"containerID": 0, "hostID": 4321, "size": 10}]);
@@ -548,8 +553,7 @@ fn idmap_without_a_user_namespace(ctx: &Context) -> Outcome {
             "uidMappings": map, "gidMappings": map,
         }),
     );
-    check_eq!(owner(&mut bundle, "/mnt/t/file")?, (4321, 4321), "owner in the idmapped mount");
-    Ok(())
+    sees_owners(&mut bundle, &[("/mnt/t/file", 4321, 4321)])
 }
 
 fn ro_and_rro_are_enforced(ctx: &Context) -> Outcome {
@@ -560,9 +564,11 @@ fn ro_and_rro_are_enforced(ctx: &Context) -> Outcome {
     check_eq!(bundle.run()?.ok()?.said("write")?["errno"], json!(libc::EROFS), "errno on a ro bind");
     bundle.guest(&["write", "/mnt/t/sub/new", "x"]);
     check_eq!(bundle.run()?.ok()?.said("write")?["errno"], json!(0), "errno below a ro bind");
-    ctx.need_new_syscalls("rro")?;
     bundle.edit(|c| c["mounts"].as_array_mut().map(|l| l.pop()).map_or((), drop));
     bundle.mount("/mnt/t", "bind", &tree.dir, &["rbind", "rro"]);
+    if ctx.filter.is_some() {
+        return bundle.refused(NO_RECURSION);
+    }
     check_eq!(bundle.run()?.ok()?.said("write")?["errno"], json!(libc::EROFS), "errno below an rro bind");
     Ok(())
 }
@@ -846,6 +852,58 @@ fn denied_calls(ctx: &Context) -> Outcome {
     shows_both(bundle.run_command()?.before_exec(filter()).run()?)
 }
 
+fn recursion_needs(ctx: &Context) -> Outcome {
+    let tree = Tree::new(ctx, NONE, NONE)?;
+    for option in ["rro", "rnosuid", "rdev", "rnoatime"] {
+        let change = |b: &mut Bundle| -> Outcome {
+            b.mount("/mnt/t", "bind", &tree.dir, &["rbind", option]);
+            Ok(())
+        };
+        no_fallback(ctx, change, NO_RECURSION).map_err(|e| e.during(option))?;
+    }
+    Ok(())
+}
+
+fn idmap_needs_calls(ctx: &Context) -> Outcome {
+    let tree = Tree::new(ctx, NONE, NONE)?;
+    let map = json!([{"containerID": 0, "hostID": 100_000, "size": 10}]);
+    let mount = |map: &crate::harness::Value, options: &[&str]| json!({"destination": "/mnt/t", "source": tree.dir, "options": options, "uidMappings": map, "gidMappings": map});
+    let none = json!([]);
+    for (mount, has_user_namespace) in [
+        (mount(&map, &["rbind"]), false),
+        (mount(&map, &["rbind", "ridmap"]), false),
+        (mount(&none, &["bind", "idmap"]), true),
+        (mount(&none, &["rbind", "ridmap=uids=0-1-5;gids=0-1-5"]), false),
+    ] {
+        let change = |b: &mut Bundle| -> Outcome {
+            if has_user_namespace {
+                b.user_namespace(&[(0, 100_000, 65536)])?;
+            }
+            b.push("/mounts", mount.clone());
+            Ok(())
+        };
+        no_fallback(ctx, change, NO_IDMAP).map_err(|e| e.during(&mount.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Linux 5.10 has no mount_setattr(2), an older filter not even open_tree(2): what mount(2) cannot do is refused by name.
+fn no_fallback(ctx: &Context, change: impl Fn(&mut Bundle) -> Outcome, words: &[&str]) -> Outcome {
+    let words = if ctx.peer == Peer::Kelson { words } else { &[] };
+    for missing in [&[libc::SYS_mount_setattr][..], &[libc::SYS_mount_setattr, libc::SYS_open_tree]] {
+        let filter = || sys::BeforeExec::Seccomp(sys::hide_calls(missing, libc::ENOSYS));
+        let mut bundle = ctx.bundle()?;
+        change(&mut bundle)?;
+        bundle.run_command()?.before_exec(filter()).run()?.fails_saying(words)?;
+        let mut container = bundle.container()?;
+        let mut run = container.create_command()?.before_exec(filter()).run()?;
+        run.stderr = container.stderr().into_bytes();
+        run.fails_saying(words)?;
+        check!(ctx.state_entries().is_empty(), "left: {:?}", ctx.state_entries());
+    }
+    Ok(())
+}
+
 /// A container in a user namespace with the tree at /mnt/t.
 fn with_tree<'c>(ctx: &'c Context, tree: &Tree, options: &[&str]) -> Outcome<Bundle<'c>> {
     let mut bundle = ctx.bundle()?;
@@ -971,10 +1029,12 @@ fn closed_sources(ctx: &Context) -> Outcome {
 
 /// Without a network namespace a user namespace may not mount sysfs and gets the host's (CVE-2023-25809).
 fn sysfs_of_the_host(ctx: &Context) -> Outcome {
-    ctx.need_new_syscalls("the host's sysfs, read-only as a whole,")?;
     let mut bundle = ctx.bundle()?;
     bundle.user_namespace(&[(0, 100_000, 65536)])?;
     bundle.without_namespace("network").without_mount("/sys/fs/cgroup").guest(&["report", ",", "ls", "/sys/fs/cgroup"]);
+    if ctx.filter.is_some() {
+        return bundle.refused(&["mounts[5]", "sysfs", "only mount_setattr(2)"]);
+    }
     let run = bundle.run()?.ok()?;
     let mounts = run.report()?.mounts();
     let below: Vec<&MountInfo> =
