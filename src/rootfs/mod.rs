@@ -268,6 +268,14 @@ impl<'p> RootFs<'p> {
 
     fn move_root(&self) -> nix::Result<()> {
         let none = None::<&str>;
+        for (path, recursive) in [("/", MsFlags::empty()), ("/proc", MsFlags::MS_REC), ("/sys", MsFlags::MS_REC)] {
+            // Where the tree is shared, what is taken away and moved here would be so on the host as well.
+            match nix::mount::mount(none, path, none, MsFlags::MS_SLAVE | recursive, none) {
+                // Nothing is mounted there.
+                Err(Errno::EINVAL | Errno::ENOENT) => {}
+                done => done?,
+            }
+        }
         for path in ["/proc", "/sys"] {
             // Below the moved root they would stay reachable in full for whoever leaves the chroot.
             match nix::mount::umount2(path, MntFlags::MNT_DETACH) {

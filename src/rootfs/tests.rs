@@ -128,12 +128,16 @@ fn plan(mounts: Vec<Mount>) -> Plan {
 
 /// All steps in init's order; afterwards `/` is the container's.
 fn set_up(plan: &Plan) -> Result<()> {
+    set_up_entering(plan, false)
+}
+
+fn set_up_entering(plan: &Plan, no_pivot: bool) -> Result<()> {
     let prepared = prepare(plan, None)?;
     set_propagation(plan)?;
     let mut rootfs = RootFs::mount_root(plan, &prepared)?;
     rootfs.mount_all(&CgroupView::default(), &prepared)?;
     rootfs.make_devices()?;
-    rootfs.enter(false)?;
+    rootfs.enter(no_pivot)?;
     rootfs.write_sysctls()?;
     rootfs.mask_paths()?;
     rootfs.protect_readonly_paths()?;
@@ -243,19 +247,20 @@ fn nothing_is_mounted_on_the_host() {
         let none = None::<&str>;
         nix::mount::mount(none, "/", none, MsFlags::MS_SHARED | MsFlags::MS_REC, none).unwrap();
         let before = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
-        for kind in [None, Some(PropagationKind::Shared), Some(PropagationKind::Slave), Some(PropagationKind::Private)]
-        {
+        let kinds = [None, Some(PropagationKind::Shared), Some(PropagationKind::Slave), Some(PropagationKind::Private)];
+        for (kind, no_pivot) in kinds.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
             thread::scope(|scope| {
                 scope.spawn(|| {
                     unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).unwrap();
                     let mut plan = plan(usual_mounts());
                     plan.root.propagation = kind.map(|kind| Propagation { kind, recursive: true });
-                    set_up(&plan).unwrap();
+                    set_up_entering(&plan, no_pivot).unwrap();
                     let has = mount_line("/");
                     assert_eq!(has.contains("shared:"), kind == Some(PropagationKind::Shared), "{has}");
                 });
             });
-            assert_eq!(fs::read_to_string("/proc/thread-self/mountinfo").unwrap(), before, "{kind:?}");
+            let after = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+            assert_eq!(after, before, "{kind:?}, no_pivot {no_pivot}");
         }
     });
 }

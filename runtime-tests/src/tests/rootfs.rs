@@ -1,6 +1,7 @@
 //! `root`, devices, masked and read-only paths, sysctl, names (config.md#root, config-linux.md).
 
 use std::fs;
+use std::io::{Read, Seek};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -13,6 +14,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "root_is_the_only_thing_seen", run: root_is_the_only_thing_seen },
     Test { name: "root_with_no_pivot", run: root_with_no_pivot },
     Test { name: "no_pivot_covers_proc_and_sys_of_the_host", run: no_pivot_covers },
+    Test { name: "no_pivot_takes_nothing_from_the_host", run: no_pivot_takes_nothing },
     Test { name: "root_path_absolute", run: root_path_absolute },
     Test { name: "root_path_relative_with_dots", run: root_path_relative_with_dots },
     Test { name: "root_that_is_a_mount_point", run: root_that_is_a_mount_point },
@@ -102,6 +104,27 @@ fn no_pivot_covers(ctx: &Context) -> Outcome {
     bundle.privileged().option("--no-pivot").guest(&["attack", "unroot"]);
     let seen = bundle.run()?.ok()?.said("attack")?;
     check_eq!(seen, json!({"is_outside": true, "proc": true, "sys": true}), "what is a tmpfs below the root");
+    Ok(())
+}
+
+/// /proc and /sys are unmounted below the moved root, in what may be a peer group of the host's.
+fn no_pivot_takes_nothing(ctx: &Context) -> Outcome {
+    // Opened now: it may be what is taken away.
+    let mut mountinfo = fs::File::open("/proc/self/mountinfo")?;
+    let mut mounts = || -> Outcome<String> {
+        let mut text = String::new();
+        mountinfo.rewind()?;
+        mountinfo.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    for kind in ["shared", "rshared", "rslave", "private"] {
+        let mut bundle = ctx.bundle()?;
+        bundle.set("/linux/rootfsPropagation", kind).option("--no-pivot").guest(&["exit", "0"]);
+        let before = mounts()?;
+        let run = bundle.run_command()?.spawn()?.wait();
+        check_eq!(mounts()?, before, "the host's mounts after {kind}");
+        run?.ok()?;
+    }
     Ok(())
 }
 
