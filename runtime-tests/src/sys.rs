@@ -117,6 +117,27 @@ fn block_signal(signal: i32) -> io::Result<()> {
 }
 
 fn install_filter(filter: &[(u16, u8, u8, u32)]) -> io::Result<()> {
+    set_filter(filter, 0).map(drop)
+}
+
+/// Has every `call` of this thread, and of what it starts from now on, reported on the listener that this gives: each
+/// waits for [`answer_notification`] or [`let_through`].
+pub fn report_calls(call: i64) -> io::Result<OwnedFd> {
+    let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    let jump_equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    let answer = (libc::BPF_RET | libc::BPF_K) as u16;
+    let filter = [
+        (load, 0, 0, 0),
+        (jump_equal, 0, 1, call as u32),
+        (answer, 0, 0, libc::SECCOMP_RET_USER_NOTIF),
+        (answer, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let fd = set_filter(&filter, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
+    // SAFETY: with this flag the result is a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+fn set_filter(filter: &[(u16, u8, u8, u32)], flags: libc::c_ulong) -> io::Result<libc::c_long> {
     const MAX: usize = 64;
     let mut code = [libc::sock_filter { code: 0, jt: 0, jf: 0, k: 0 }; MAX];
     if filter.len() > MAX {
@@ -127,9 +148,8 @@ fn install_filter(filter: &[(u16, u8, u8, u32)]) -> io::Result<()> {
     }
     let program = libc::sock_fprog { len: filter.len() as u16, filter: code.as_mut_ptr() };
     // SAFETY: the program points to `len` initialised instructions that live through the call.
-    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &program) };
-    Errno::result(result)?;
-    Ok(())
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &program) };
+    Ok(Errno::result(result)?)
 }
 
 /// The filter of `--no-newer-syscalls`: ENOSYS for what appeared between Linux 5.2 and 5.12.
@@ -383,7 +403,15 @@ pub fn receive_notification(listener: BorrowedFd<'_>) -> Result<Notification, Er
 
 /// Answers a notification: `value` if `errno` is 0, else the error.
 pub fn answer_notification(listener: BorrowedFd<'_>, id: u64, value: i64, errno: i32) -> Result<(), Errno> {
-    let words = [id, value as u64, u64::from((-errno) as u32)];
+    respond(listener, [id, value as u64, u64::from((-errno) as u32)])
+}
+
+/// Lets the kernel do the call.
+pub fn let_through(listener: BorrowedFd<'_>, id: u64) -> Result<(), Errno> {
+    respond(listener, [id, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE << 32])
+}
+
+fn respond(listener: BorrowedFd<'_>, words: [u64; 3]) -> Result<(), Errno> {
     // SAFETY: struct seccomp_notif_resp is 24 bytes: id, val, error, flags.
     Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), SECCOMP_IOCTL_NOTIF_SEND, words.as_ptr()) })?;
     Ok(())

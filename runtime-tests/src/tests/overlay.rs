@@ -1,11 +1,14 @@
 //! The overlay root: `--overlay`, and the annotations `org.kelson.overlay.*`.
 
 use std::fs;
-use std::os::unix::fs::FileTypeExt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Bundle, Context, Outcome, Test, json};
-use crate::{check, check_eq, sys};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::harness::{Bundle, Context, Outcome, Report, Run, Test, json};
+use crate::{check, check_eq, skip, sys};
 
 pub const TESTS: &[Test] = &[
     Test { name: "option_of_run", run: option_of_run },
@@ -22,6 +25,9 @@ pub const TESTS: &[Test] = &[
     Test { name: "paths_with_colon_comma_and_more", run: odd_paths },
     Test { name: "paths_of_300_bytes", run: long_paths },
     Test { name: "hundred_layers_with_long_odd_paths", run: hundred_odd },
+    Test { name: "hundred_layers_before_linux_6_5", run: before_6_5 },
+    Test { name: "hundred_layers_on_linux_6_5", run: on_6_5 },
+    Test { name: "hundred_layers_on_linux_6_7", run: on_6_7 },
     Test { name: "upper_path_with_odd_characters", run: odd_upper },
     Test { name: "nothing_is_mounted_on_the_host", run: not_on_the_host },
     Test { name: "with_a_read_only_root", run: read_only },
@@ -187,19 +193,28 @@ fn shared_layers(ctx: &Context) -> Outcome {
 
 /// This many layers, each with a file of its number; all of them are seen.
 fn many(ctx: &Context, count: usize, name: &str) -> Outcome {
+    many_run_by(ctx, count, name, |bundle| bundle.run()).map(drop)
+}
+
+fn many_run_by(
+    ctx: &Context,
+    count: usize,
+    name: &str,
+    run: impl FnOnce(&mut Bundle) -> Outcome<Run>,
+) -> Outcome<Report> {
     let mut layers = vec![];
     for i in 0..count {
         let number = i.to_string();
         layers.push(layer(ctx, name, &[("number", number.as_str()), (&format!("layer{i}"), "x")])?);
     }
     let mut bundle = over(ctx, &layers)?;
-    let seen = bundle.guest(&["ls", "/", ",", "read", "/number"]).run()?.ok()?;
+    let seen = run(bundle.guest(&["ls", "/", ",", "read", "/number", ",", "report"]))?.ok()?;
     let names = seen.said("ls")?;
     let found =
         names.as_array().into_iter().flatten().filter(|n| n.as_str().is_some_and(|n| n.starts_with("layer"))).count();
     check_eq!(found, count, "layers that are seen");
     check_eq!(seen.said("read")?["text"], json!("0"), "content of the topmost");
-    Ok(())
+    seen.report()
 }
 
 fn hundred_layers(ctx: &Context) -> Outcome {
@@ -216,8 +231,122 @@ fn long_paths(ctx: &Context) -> Outcome {
     many(ctx, 3, &format!("{}/{}", "x".repeat(150), "y".repeat(150)))
 }
 
+/// 300 bytes.
+fn odd_and_long() -> String {
+    format!("{}:{}/{},{}", "x".repeat(75), "x".repeat(75), "y".repeat(75), "y".repeat(75))
+}
+
 fn hundred_odd(ctx: &Context) -> Outcome {
-    many(ctx, 100, &format!("{}:{}/{},{}", "x".repeat(75), "x".repeat(75), "y".repeat(75), "y".repeat(75)))
+    many(ctx, 100, &odd_and_long())
+}
+
+/// What fsconfig(2) of an older kernel does with the layers of an overlay.
+#[derive(Clone, Copy, PartialEq)]
+enum Kernel {
+    /// No descriptors, and `lowerdir+` is noticed only when all is given.
+    Before65,
+    /// No descriptors, no `lowerdir+`.
+    Linux65,
+    /// No descriptors (until 6.13).
+    Linux67,
+}
+
+fn before_6_5(ctx: &Context) -> Outcome {
+    layers_on(ctx, Kernel::Before65, true)
+}
+
+fn on_6_5(ctx: &Context) -> Outcome {
+    layers_on(ctx, Kernel::Linux65, true)
+}
+
+fn on_6_7(ctx: &Context) -> Outcome {
+    layers_on(ctx, Kernel::Linux67, false)
+}
+
+/// A hundred layers on such a kernel, which are given to mount(2) in one string or not.
+fn layers_on(ctx: &Context, kernel: Kernel, in_one_string: bool) -> Outcome {
+    if ctx.filter.is_some() {
+        skip!("without fsopen(2) nothing is asked of fsconfig(2)");
+    }
+    for in_user_namespace in [false, true] {
+        let seen = many_run_by(ctx, 100, &odd_and_long(), |bundle| {
+            if in_user_namespace {
+                bundle.user_namespace(&[(0, 100_000, 65536)])?;
+            }
+            run_on(kernel, bundle)
+        })?;
+        let options = seen.mount("/")?.super_options;
+        let list = options.iter().find_map(|o| o.strip_prefix("lowerdir=")).unwrap_or_default();
+        check_eq!(list.split(':').count() == 101, in_one_string, "lowerdir is one string: {options:?}");
+    }
+    Ok(())
+}
+
+/// Runs the bundle; what is asked of fsconfig(2) is answered as such a kernel does.
+fn run_on(kernel: Kernel, bundle: &mut Bundle) -> Outcome<Run> {
+    let (send, receive) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        // Its filter ends with it, and with what it has started.
+        let running = scope.spawn(|| {
+            send.send(sys::report_calls(libc::SYS_fsconfig)?).map_err(|e| e.to_string())?;
+            bundle.run()
+        });
+        let refused = match receive.recv() {
+            Ok(listener) => answer(kernel, &listener)?,
+            Err(_) => 0,
+        };
+        let run = running.join().map_err(|_| "the thread panicked")??;
+        check!(refused > 0, "nothing was asked that this kernel refuses\n  {}", run.told());
+        Ok(run)
+    })
+}
+
+/// Answers until nobody is left who could ask; how often with EINVAL.
+fn answer(kernel: Kernel, listener: &OwnedFd) -> Outcome<usize> {
+    const SET_STRING: u64 = 1;
+    const SET_FD: u64 = 5;
+    const CREATE: u64 = 6;
+    let mut refused = 0;
+    // File systems that were given an option which is not known to them.
+    let mut spoilt = vec![];
+    loop {
+        let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::NONE)?;
+        if !fds[0].revents().is_some_and(|seen| seen.contains(PollFlags::POLLIN)) {
+            return Ok(refused);
+        }
+        // Who asked may have been killed meanwhile (ENOENT), here and below.
+        let Ok(call) = sys::receive_notification(listener.as_fd()) else { continue };
+        let [context, command, key, ..] = call.args;
+        let is_layer = key != 0 && text_of(call.pid, key).is_ok_and(|key| key == "lowerdir+");
+        let errno = match (kernel, command) {
+            (_, SET_FD) => libc::EINVAL,
+            (Kernel::Linux65, SET_STRING) if is_layer => libc::EINVAL,
+            (Kernel::Before65, SET_STRING) if is_layer => {
+                spoilt.push((call.pid, context));
+                0
+            }
+            (_, CREATE) if spoilt.contains(&(call.pid, context)) => {
+                // The next one may have the same number.
+                spoilt.retain(|one| *one != (call.pid, context));
+                libc::EINVAL
+            }
+            _ => {
+                let _ = sys::let_through(listener.as_fd(), call.id);
+                continue;
+            }
+        };
+        refused += usize::from(errno != 0);
+        let _ = sys::answer_notification(listener.as_fd(), call.id, 0, errno);
+    }
+}
+
+/// The text at an address of a process.
+fn text_of(pid: u32, address: u64) -> std::io::Result<String> {
+    let mut bytes = [0; 64];
+    let length = fs::File::open(format!("/proc/{pid}/mem"))?.read_at(&mut bytes, address)?;
+    let text = bytes[..length].split(|b| *b == 0).next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(text).into_owned())
 }
 
 fn odd_upper(ctx: &Context) -> Outcome {
@@ -279,19 +408,28 @@ fn mounts_on_top(ctx: &Context) -> Outcome {
 }
 
 fn propagation(ctx: &Context) -> Outcome {
-    let mut bundle = over(ctx, &[])?;
-    bundle.set("/linux/rootfsPropagation", "rslave").option("--no-pivot");
-    check_eq!(bundle.report()?.mount("/")?.fs_type, "overlay", "file system of /");
+    for (kind, wanted) in [("rshared", "shared:"), ("unbindable", "unbindable"), ("rslave", ""), ("private", "")] {
+        for option in [None, Some("--no-pivot")] {
+            let mut bundle = over(ctx, &[])?;
+            bundle.set("/linux/rootfsPropagation", kind).options.extend(option.map(str::to_owned));
+            let seen = bundle.report()?.mount("/")?;
+            check_eq!(seen.fs_type, "overlay", "file system of /");
+            // The overlay has no peer that it could be a slave of.
+            let good = match wanted {
+                "" => seen.propagation.is_empty(),
+                start => seen.propagation.iter().any(|word| word.starts_with(start)),
+            };
+            check!(good, "rootfsPropagation {kind} {option:?}: {:?}", seen.propagation);
+        }
+    }
     Ok(())
 }
 
-/// The kernel refuses it (ELOOP): the error says which layer.
+/// The kernel's word for it is ELOOP.
 fn layer_twice(ctx: &Context) -> Outcome {
-    let top = layer(ctx, "top", &[("x", "1")])?;
-    let mut bundle = over(ctx, &[top.clone(), top])?;
-    let run = bundle.run()?;
-    if run.code != 0 {
-        run.fails_saying(&["overlay"])?;
+    let top = layer(ctx, "top", &[("sub/x", "1")])?;
+    for layers in [[top.clone(), top.clone()], [top.join("sub"), top]] {
+        over(ctx, &layers)?.refused(&["org.kelson.overlay.lower", "given twice, or lies inside of another"])?;
     }
     Ok(())
 }
