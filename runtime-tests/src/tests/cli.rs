@@ -14,6 +14,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "unknown_option", run: unknown_option },
     Test { name: "too_many_words", run: too_many_words },
     Test { name: "options_before_and_after_the_id", run: options_around_the_id },
+    Test { name: "options_after_the_id_of_kill", run: options_after_the_id_of_kill },
     Test { name: "options_with_equal_sign_and_short_forms", run: option_forms },
     Test { name: "options_after_the_program_belong_to_it", run: options_of_the_program },
     Test { name: "bundle_defaults_to_the_working_directory", run: default_bundle },
@@ -137,6 +138,14 @@ fn too_many_words(ctx: &Context) -> Outcome {
 
 // ---- options -------------------------------------------------------------------------------------------------------
 
+fn options_after_the_id_of_kill(ctx: &Context) -> Outcome {
+    let container = sleeper(ctx)?.start()?;
+    let pid = container.pid()?;
+    container.verb("kill").args([&container.id, "--all", "KILL"]).run()?.ok()?;
+    check_eq!(container.wait_exit(pid)?, 128 + libc::SIGKILL, "end of the process");
+    Ok(())
+}
+
 fn options_around_the_id(ctx: &Context) -> Outcome {
     let mut bundle = sleeper(ctx)?;
     let file = ctx.dir.join("pid");
@@ -145,8 +154,6 @@ fn options_around_the_id(ctx: &Context) -> Outcome {
     container.verb("create").arg(id).arg("--bundle").arg(&bundle.dir).arg("--pid-file").arg(&file).run()?.ok()?;
     check_eq!(fs::read_to_string(&file)?, container.pid()?.to_string(), "--pid-file after the id");
     container.start()?.ok()?;
-    container.verb("kill").args([id, "--all", "KILL"]).run()?.ok()?;
-    container.wait_status("stopped")?;
     container.verb("delete").args([id, "--force"]).run()?.ok()?;
     bundle.guest(&["exit", "6"]).write()?;
     container.verb("run").arg(id).arg("--bundle").arg(&bundle.dir).run()?.exits(6)?;

@@ -36,6 +36,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "create_undone_when_the_console_socket_fails", run: undone_console_socket },
     Test { name: "create_undone_when_the_listener_is_missing", run: undone_listener },
     Test { name: "config_changes_after_create_have_no_effect", run: config_changes },
+    Test { name: "config_changes_after_create_have_no_effect_on_exec", run: config_changes_and_exec },
     Test { name: "config_missing_after_create", run: config_missing },
     Test { name: "container_without_process", run: without_process },
     Test { name: "start_fails_when_the_program_changed", run: program_changed },
@@ -451,27 +452,39 @@ fn undone_listener(ctx: &Context) -> Outcome {
 fn config_changes(ctx: &Context) -> Outcome {
     let record = ctx.dir.join("poststop");
     let mut bundle = ctx.bundle()?;
-    bundle.guest(&["report", ",", "sleep"]).push("/process/env", "VERSION=one").set("/process/cwd", "/tmp");
     let hook = |name: &str| json!([{"path": ctx.guest, "args": ["guest", "record", record.to_string_lossy(), name]}]);
     bundle.set("/hooks", json!({"poststop": hook("one")}));
-    let mut container = bundle.create()?;
-    bundle
-        .push("/process/env", "VERSION=two")
-        .set("/process/cwd", "/root")
-        .set("/hooks", json!({"poststop": hook("two")}));
-    bundle.set("/process/user", json!({"uid": 7, "gid": 7})).guest(&["report", ",", "exit", "9"]).write()?;
+    let mut container = created_and_changed(&mut bundle)?;
+    bundle.set("/hooks", json!({"poststop": hook("two")})).write()?;
     container.start()?.ok()?;
-    let seen = container.report()?;
-    check_eq!(seen.env("VERSION").as_deref(), Some("one"), "environment of init");
-    check_eq!((seen.text("cwd"), seen["uids"][0].clone()), ("/tmp".into(), json!(0)), "cwd and user of init");
-    // Without --process exec takes what it needs from the configuration, too.
-    let seen = container.exec(&["report"])?.ok()?.report()?;
-    check_eq!(seen.env("VERSION").as_deref(), Some("one"), "environment of exec");
-    check_eq!((seen.text("cwd"), seen["uids"][0].clone()), ("/tmp".into(), json!(0)), "cwd and user of exec");
+    is_unchanged(&container.report()?, "init")?;
     container.end()?;
     let text = fs::read_to_string(&record)?;
     let line: serde_json::Value = serde_json::from_str(text.trim())?;
     check_eq!(line["name"], json!("one"), "the poststop hook that ran");
+    Ok(())
+}
+
+/// Without --process exec takes what it needs from the configuration, too.
+fn config_changes_and_exec(ctx: &Context) -> Outcome {
+    let container = created_and_changed(&mut ctx.bundle()?)?;
+    container.start()?.ok()?;
+    is_unchanged(&container.exec(&["report"])?.ok()?.report()?, "exec")?;
+    container.end()
+}
+
+/// A container whose config.json says something else since.
+fn created_and_changed<'c>(bundle: &mut Bundle<'c>) -> Outcome<Container<'c>> {
+    bundle.guest(&["report", ",", "sleep"]).push("/process/env", "VERSION=one").set("/process/cwd", "/tmp");
+    let container = bundle.create()?;
+    bundle.push("/process/env", "VERSION=two").set("/process/cwd", "/root");
+    bundle.set("/process/user", json!({"uid": 7, "gid": 7})).guest(&["report", ",", "exit", "9"]).write()?;
+    Ok(container)
+}
+
+fn is_unchanged(seen: &crate::harness::Report, whose: &str) -> Outcome {
+    check_eq!(seen.env("VERSION").as_deref(), Some("one"), "environment of {whose}");
+    check_eq!((seen.text("cwd"), &seen["uids"][0]), ("/tmp".into(), &json!(0)), "cwd and user of {whose}");
     Ok(())
 }
 
