@@ -161,7 +161,7 @@ deps-build:
 # What some of the tests drive.
 .PHONY: deps-runtime
 deps-runtime:
-	@scripts/need strace=strace ip=iproute2 newuidmap=uidmap ps=procps setpriv=util-linux nsenter=util-linux
+	@scripts/need ip=iproute2 newuidmap=uidmap ps=procps setpriv=util-linux nsenter=util-linux
 
 .PHONY: deps-python
 deps-python:

@@ -5,6 +5,7 @@
 //! - [`tests`]: the tests themselves, one file per area, each with an explicit list
 //! - [`runner`]: one process a test, results, totals
 //! - [`known`]: `known.toml`, where other runtimes differ and why
+//! - [`tracer`]: meddles with one system call of a command
 //! - [`sys`]: what needs `unsafe`
 
 pub mod attacker;
@@ -13,3 +14,4 @@ pub mod known;
 pub mod runner;
 pub mod sys;
 pub mod tests;
+pub mod tracer;

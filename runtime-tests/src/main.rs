@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use lexopt::prelude::*;
 use runtime_tests::harness::Peer;
 use runtime_tests::runner::{self, Options};
+use runtime_tests::tracer;
 
 const HELP: &str = "\
 runtime-tests --runtime PATH [OPTION…] [NAME…]
@@ -74,6 +75,11 @@ fn run() -> Result<ExitCode, String> {
             Long("quiet") => options.quiet = true,
             Long("list") => list = true,
             Long("one") => return runner::one(&text(&mut parser)?),
+            Long("trace") => {
+                let settings = text(&mut parser)?;
+                let command: Vec<_> = parser.raw_args().map_err(|e| e.to_string())?.skip(1).collect();
+                return tracer::run(&settings, &command);
+            }
             Long("help") | Short('h') => {
                 print!("{HELP}");
                 return Ok(ExitCode::SUCCESS);

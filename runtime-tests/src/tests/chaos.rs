@@ -1,4 +1,4 @@
-//! Killed in the middle, all at once, and under injected errors: `delete --force` must always find and remove what is left.
+//! Killed in the middle and all at once: `delete --force` must always find and remove what is left.
 //!
 //! These take long and are not part of the quick core. What is drawn at random follows a seed, which every failure names;
 //! KELSON_CHAOS_SEED repeats it. KELSON_CHAOS_ROUNDS is the number of kills for each command (default 50, so 200 for the
@@ -20,12 +20,6 @@ pub const TESTS: &[Test] = &[
     Test { name: "chaos_kill_exec", run: kill_exec },
     Test { name: "chaos_kill_delete", run: kill_delete },
     Test { name: "chaos_kill_run", run: kill_run },
-    Test { name: "chaos_kill_at_every_system_call_of_create", run: exact_create },
-    Test { name: "chaos_kill_at_every_system_call_of_start", run: exact_start },
-    Test { name: "chaos_kill_at_every_system_call_of_exec", run: exact_exec },
-    Test { name: "chaos_kill_at_every_system_call_of_delete", run: exact_delete },
-    Test { name: "chaos_error_at_every_system_call_of_create", run: errors_create },
-    Test { name: "chaos_error_at_every_system_call_of_delete", run: errors_delete },
     Test { name: "chaos_twelve_creates_of_one_id", run: twelve_creates },
     Test { name: "chaos_create_against_delete_of_one_id", run: create_against_delete },
     Test { name: "chaos_shared_parent_cgroup", run: shared_parent },
@@ -33,25 +27,25 @@ pub const TESTS: &[Test] = &[
     Test { name: "chaos_storm_on_shared_ids", run: storm_on_shared_ids },
 ];
 
-fn number(variable: &str, default: u64) -> u64 {
+pub(super) fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
 /// Numbers that follow from a seed (xorshift64*).
-struct Random {
+pub(super) struct Random {
     seed: u64,
     state: AtomicU64,
 }
 
 impl Random {
-    fn new() -> Random {
+    pub(super) fn new() -> Random {
         let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
         let seed = number("KELSON_CHAOS_SEED", clock).max(1);
         Random { seed, state: AtomicU64::new(seed) }
     }
 
     /// At least 0, less than `end`.
-    fn below(&self, end: u64) -> u64 {
+    pub(super) fn below(&self, end: u64) -> u64 {
         let step = |mut x: u64| {
             x ^= x >> 12;
             x ^= x << 25;
@@ -63,7 +57,7 @@ impl Random {
 }
 
 /// A container with something of everything: limits, an own network, a hook at each point, a process.
-fn rich(ctx: &Context) -> Outcome<Bundle<'_>> {
+pub(super) fn rich(ctx: &Context) -> Outcome<Bundle<'_>> {
     let mut bundle = ctx.bundle()?;
     bundle.guest(&["sleep"]).namespace("cgroup", None);
     if ctx.cgroups.has("pids") {
@@ -98,13 +92,13 @@ fn remains(ctx: &Context) -> Vec<String> {
 }
 
 /// Nothing of any container is left, at the latest when those who were killed are gone.
-fn nothing_remains(ctx: &Context) -> Outcome {
+pub(super) fn nothing_remains(ctx: &Context) -> Outcome {
     let gone = eventually(Duration::from_secs(5), "", || remains(ctx).is_empty().then_some(()));
     gone.map_err(|_| Failure::Failed(format!("left: {}", remains(ctx).join("\n  "))))
 }
 
 /// `delete --force`, which must succeed and leave nothing.
-fn force(ctx: &Context, id: &str) -> Outcome {
+pub(super) fn force(ctx: &Context, id: &str) -> Outcome {
     ctx.runtime().args(["delete", "--force", id]).run()?.ok()?;
     nothing_remains(ctx)
 }
@@ -187,172 +181,6 @@ fn kill_delete(ctx: &Context) -> Outcome {
 
 fn kill_run(ctx: &Context) -> Outcome {
     kill_at_random(ctx, prepare_run)
-}
-
-// ---- at every system call ------------------------------------------------------------------------------------------
-
-/// The system calls of the runtime's own process while `command` runs, in order: name and how often it came until then.
-fn trace<'c>(ctx: &'c Context, command: impl Fn(&[&str]) -> Outcome<Cmd<'c>>) -> Outcome<Vec<(String, usize)>> {
-    let file = ctx.next_io().with_extension("trace");
-    command(&["-o", &file.to_string_lossy()])?.run()?.ok()?;
-    let mut counts = std::collections::HashMap::new();
-    let mut calls = vec![];
-    for line in fs::read_to_string(&file)?.lines() {
-        let Some((name, _)) = line.split_once('(') else { continue };
-        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-            continue;
-        }
-        let count: &mut usize = counts.entry(name.to_owned()).or_default();
-        *count += 1;
-        calls.push((name.to_owned(), *count));
-    }
-    check!(calls.len() > 20, "strace saw only {} calls", calls.len());
-    Ok(calls)
-}
-
-/// The runtime under strace: `words` follow, then the runtime's own.
-fn straced<'c>(ctx: &'c Context, strace: &str, words: &[&str]) -> Cmd<'c> {
-    ctx.command(strace)
-        .args(["--quiet=all", "--signal=none"])
-        .args(words)
-        .arg("--")
-        .arg(&ctx.runtime)
-        .arg("--root")
-        .arg(&ctx.root)
-}
-
-/// One command in the midst of a container's life, of which each system call is to be hit.
-struct Target {
-    /// Brings the container to where the command is given.
-    before: for<'c> fn(&mut Container<'c>) -> Outcome,
-    words: fn(&Container<'_>) -> Vec<String>,
-}
-
-const CREATE: Target = Target {
-    before: |_| Ok(()),
-    words: |c| vec!["create".into(), "--bundle".into(), c.bundle.to_string_lossy().into_owned(), c.id.clone()],
-};
-const START: Target = Target { before: |c| c.create()?.ok().map(drop), words: |c| vec!["start".into(), c.id.clone()] };
-const EXEC: Target = Target {
-    before: |c| {
-        c.create()?.ok()?;
-        c.start()?.ok().map(drop)
-    },
-    words: |c| vec!["exec".into(), c.id.clone(), "/bin/guest".into(), "exit".into(), "0".into()],
-};
-const DELETE: Target = Target {
-    before: |c| {
-        c.create()?.ok()?;
-        c.start()?.ok().map(drop)
-    },
-    words: |c| vec!["delete".into(), "--force".into(), c.id.clone()],
-};
-
-/// Runs `target` once for each of its system calls with `inject` there, and judges what came of it.
-fn at_every_call(
-    ctx: &Context,
-    target: &Target,
-    inject: &str,
-    skip: &[&str],
-    judge: impl Fn(&Container<'_>, &crate::harness::Run) -> Outcome,
-) -> Outcome {
-    let strace = ctx.need_program("strace")?.to_string_lossy().into_owned();
-    let mut bundle = rich(ctx)?;
-    let bundle = std::cell::RefCell::new(&mut bundle);
-    let calls = trace(ctx, |words| {
-        let mut container = bundle.borrow_mut().container()?;
-        (target.before)(&mut container)?;
-        let command = straced(ctx, &strace, words).args((target.words)(&container));
-        // Deleted by force below, whatever it is then.
-        container.forget();
-        Ok(command)
-    })?;
-    for id in ctx.state_entries() {
-        ctx.runtime().args(["delete", "--force", &id]).run()?.ok()?;
-    }
-    nothing_remains(ctx)?;
-    let mut failures = vec![];
-    for (name, count) in calls {
-        if skip.contains(&name.as_str()) {
-            continue;
-        }
-        let mut container = bundle.borrow_mut().container()?;
-        (target.before)(&mut container)?;
-        let option = format!("--inject={name}:{inject}:when={count}");
-        let run = straced(ctx, &strace, &["-o", "/dev/null", &option]).args((target.words)(&container)).run()?;
-        let judged = judge(&container, &run).and_then(|()| force(ctx, &container.id));
-        if let Err(why) = judged {
-            failures.push(why.during(&format!("{option}\n  {}", run.told())).to_string());
-            // So that the next call starts clean.
-            ctx.runtime().args(["delete", "--force", &container.id]).run()?;
-            leaks::find(ctx);
-        }
-        container.forget();
-    }
-    let count = failures.len();
-    failures.truncate(8);
-    check!(failures.is_empty(), "{count} system calls, among them:\n{}", failures.join("\n"));
-    Ok(())
-}
-
-/// What a process cannot be killed at: it is over.
-const AT_THE_END: &[&str] = &["exit_group", "exit"];
-
-fn exact_create(ctx: &Context) -> Outcome {
-    at_every_call(ctx, &CREATE, "signal=KILL", AT_THE_END, |_, _| Ok(()))
-}
-
-fn exact_start(ctx: &Context) -> Outcome {
-    at_every_call(ctx, &START, "signal=KILL", AT_THE_END, |_, _| Ok(()))
-}
-
-fn exact_exec(ctx: &Context) -> Outcome {
-    at_every_call(ctx, &EXEC, "signal=KILL", AT_THE_END, |_, _| Ok(()))
-}
-
-fn exact_delete(ctx: &Context) -> Outcome {
-    at_every_call(ctx, &DELETE, "signal=KILL", AT_THE_END, |_, _| Ok(()))
-}
-
-/// Where an error means that the program was never loaded or that the allocator gives up (both end it by a signal), or where
-/// the kernel has none to give (umask; a close that fails has closed all the same, an injected one has not).
-// recvfrom is std's wait for the execve of a hook: it takes a failure, which a socket pair does not have, for a bug.
-const NOT_ITS_OWN: &[&str] = &[
-    "exit_group",
-    "exit",
-    "execve",
-    "close",
-    "brk",
-    "mmap",
-    "munmap",
-    "arch_prctl",
-    "rt_sigreturn",
-    "umask",
-    "recvfrom",
-];
-
-/// An error anywhere: create succeeds all the same, or it leaves nothing by itself.
-fn errors_create(ctx: &Context) -> Outcome {
-    at_every_call(ctx, &CREATE, "error=ENOMEM", NOT_ITS_OWN, |container, run| {
-        if run.code == 0 {
-            check_eq!(container.status()?, "created", "status after a create that succeeded");
-            container.start()?.ok()?;
-            check_eq!(container.status()?, "running", "status after start");
-            return Ok(());
-        }
-        check!(run.signal.is_none() && run.code < 128, "create died of a signal");
-        check!(!run.err().trim().is_empty(), "create failed without a word");
-        nothing_remains(container.context)
-    })
-}
-
-/// An error anywhere in delete: a second one finishes it.
-fn errors_delete(ctx: &Context) -> Outcome {
-    at_every_call(ctx, &DELETE, "error=EIO", NOT_ITS_OWN, |_, run| {
-        check!(run.signal.is_none() && run.code < 128, "delete died of a signal");
-        check!(run.code == 0 || !run.err().trim().is_empty(), "delete failed without a word");
-        Ok(())
-    })
 }
 
 // ---- at once -------------------------------------------------------------------------------------------------------

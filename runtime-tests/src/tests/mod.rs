@@ -5,6 +5,7 @@ use crate::harness::Test;
 pub mod attacks;
 pub mod cgroups;
 pub mod chaos;
+pub mod chaos_calls;
 pub mod cli;
 pub mod exec_errors;
 pub mod hooks;
@@ -41,6 +42,7 @@ pub const GROUPS: &[Group] = &[
     Group { name: "lifecycle", tests: lifecycle::TESTS },
     Group { name: "cli", tests: cli::TESTS },
     Group { name: "chaos", tests: chaos::TESTS },
+    Group { name: "chaos", tests: chaos_calls::TESTS },
     Group { name: "overlay", tests: overlay::TESTS },
     Group { name: "rootless", tests: rootless::TESTS },
 ];

@@ -1,0 +1,339 @@
+//! A command is killed, interrupted or refused at each system call that it and the processes it makes come to.
+//!
+//! There are more calls than a run has time for: each test goes through them in steps of the golden section, so that those
+//! it comes to are spread evenly whenever its time is over (KELSON_CHAOS_SECONDS), and begins elsewhere each time. A failure
+//! names what was done where; KELSON_CHAOS_AT repeats that alone.
+
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+use libc::{
+    E2BIG, EAGAIN, EBUSY, EINTR, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, SIGINT, SIGKILL, SIGTERM, SYS_access,
+    SYS_arch_prctl, SYS_brk, SYS_clock_gettime, SYS_clone, SYS_clone3, SYS_close, SYS_connect, SYS_dup, SYS_dup2,
+    SYS_dup3, SYS_execve, SYS_execveat, SYS_exit, SYS_exit_group, SYS_faccessat2, SYS_fcntl, SYS_fork, SYS_fsconfig,
+    SYS_fsmount, SYS_fsopen, SYS_fspick, SYS_fstat, SYS_getdents64, SYS_getegid, SYS_geteuid, SYS_getgid, SYS_getpid,
+    SYS_getppid, SYS_getrandom, SYS_gettid, SYS_getuid, SYS_linkat, SYS_lstat, SYS_madvise, SYS_memfd_create,
+    SYS_mkdir, SYS_mkdirat, SYS_mknodat, SYS_mmap, SYS_mount, SYS_mount_setattr, SYS_move_mount, SYS_mprotect,
+    SYS_munmap, SYS_newfstatat, SYS_open, SYS_open_tree, SYS_openat, SYS_openat2, SYS_pidfd_getfd, SYS_pidfd_open,
+    SYS_pipe2, SYS_poll, SYS_read, SYS_readlink, SYS_readlinkat, SYS_recvfrom, SYS_recvmsg, SYS_rename, SYS_renameat,
+    SYS_renameat2, SYS_restart_syscall, SYS_rmdir, SYS_rseq, SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn,
+    SYS_sendmsg, SYS_sendto, SYS_set_robust_list, SYS_set_tid_address, SYS_sigaltstack, SYS_signalfd4, SYS_socket,
+    SYS_socketpair, SYS_statfs, SYS_statx, SYS_symlinkat, SYS_umask, SYS_umount2, SYS_unlink, SYS_unlinkat, SYS_vfork,
+    SYS_wait4, SYS_waitid, SYS_write,
+};
+
+use super::chaos::{Random, force, nothing_remains, number, rich};
+use crate::harness::{Bundle, Container, Context, Outcome, Run, Test, cgroup, eventually};
+use crate::tracer::{self, Action, Call, Settings};
+use crate::{check, check_eq, skip};
+
+pub const TESTS: &[Test] = &[
+    Test { name: "chaos_kill_at_every_system_call_of_create", run: |ctx| kill(ctx, &CREATE) },
+    Test { name: "chaos_kill_at_every_system_call_of_create_with_a_stage", run: |ctx| kill(ctx, &CREATE_STAGED) },
+    Test { name: "chaos_kill_at_every_system_call_of_run", run: |ctx| kill(ctx, &RUN) },
+    Test { name: "chaos_kill_at_every_system_call_of_start", run: |ctx| kill(ctx, &START) },
+    Test { name: "chaos_kill_at_every_system_call_of_exec", run: |ctx| kill(ctx, &EXEC) },
+    Test { name: "chaos_kill_at_every_system_call_of_delete", run: |ctx| kill(ctx, &DELETE) },
+    Test { name: "chaos_sigterm_at_every_system_call_of_create", run: |ctx| interrupt(ctx, &CREATE, SIGTERM) },
+    Test { name: "chaos_sigint_at_every_system_call_of_create", run: |ctx| interrupt(ctx, &CREATE_STAGED, SIGINT) },
+    Test { name: "chaos_sigterm_at_every_system_call_of_run", run: |ctx| interrupt(ctx, &RUN, SIGTERM) },
+    Test { name: "chaos_error_at_every_system_call_of_create", run: |ctx| refuse(ctx, &CREATE) },
+    Test { name: "chaos_error_at_every_system_call_of_create_with_a_stage", run: |ctx| refuse(ctx, &CREATE_STAGED) },
+    Test { name: "chaos_error_at_every_system_call_of_run", run: |ctx| refuse(ctx, &RUN) },
+    Test { name: "chaos_error_at_every_system_call_of_start", run: |ctx| refuse(ctx, &START) },
+    Test { name: "chaos_error_at_every_system_call_of_exec", run: |ctx| refuse(ctx, &EXEC) },
+    Test { name: "chaos_error_at_every_system_call_of_delete", run: |ctx| refuse(ctx, &DELETE) },
+];
+
+/// A command in the midst of a container's life.
+struct Target {
+    bundle: for<'c> fn(&'c Context) -> Outcome<Bundle<'c>>,
+    /// Brings the container to where the command is given.
+    before: for<'c> fn(&mut Container<'c>) -> Outcome,
+    words: fn(&Container<'_>) -> Vec<String>,
+    /// The container's process takes part in it.
+    with_container: bool,
+    /// The exit code of the command when all is well, and when it is not.
+    codes: (i32, i32),
+    /// What must be true of the container after a success; it need not be there any more.
+    succeeded: fn(&Container<'_>) -> Outcome,
+    /// The same after a failure.
+    failed: fn(&Container<'_>) -> Outcome,
+}
+
+const CREATE: Target = Target {
+    bundle: rich,
+    before: |_| Ok(()),
+    words: |c| vec!["create".into(), "--bundle".into(), c.bundle.to_string_lossy().into_owned(), c.id.clone()],
+    with_container: false,
+    codes: (0, 1),
+    succeeded: |container| {
+        check_eq!(container.status()?, "created", "status after a create that succeeded");
+        container.start()?.ok()?;
+        check_eq!(container.status()?, "running", "status after start");
+        Ok(())
+    },
+    failed: |container| nothing_remains(container.context),
+};
+/// Of whose namespaces one clone cannot make all.
+const CREATE_STAGED: Target = Target {
+    bundle: |ctx| {
+        let mut bundle = rich(ctx)?;
+        bundle.namespace("time", None).user_namespace(&[(0, 100_000, 65_536)])?;
+        Ok(bundle)
+    },
+    ..CREATE
+};
+const RUN: Target = Target {
+    words: |c| {
+        let bundle = c.bundle.to_string_lossy().into_owned();
+        ["run", "--bundle", &bundle, &c.id, "/bin/guest", "exit", "3"].map(str::to_owned).to_vec()
+    },
+    codes: (3, 1),
+    // Or the runtime has warned: the exit code is the program's.
+    succeeded: |_| Ok(()),
+    ..CREATE
+};
+const START: Target = Target {
+    before: |container| container.create()?.ok().map(drop),
+    words: |c| vec!["start".into(), c.id.clone()],
+    with_container: true,
+    succeeded: |container| {
+        check_eq!(container.status()?, "running", "status after a start that succeeded");
+        Ok(())
+    },
+    failed: |_| Ok(()),
+    ..CREATE
+};
+const EXEC: Target = Target {
+    before: |container| {
+        container.create()?.ok()?;
+        container.start()?.ok().map(drop)
+    },
+    words: |c| ["exec", &c.id, "/bin/guest", "exit", "3"].map(str::to_owned).to_vec(),
+    codes: (3, 255),
+    succeeded: alone,
+    failed: alone,
+    ..CREATE
+};
+const DELETE: Target = Target {
+    before: EXEC.before,
+    words: |c| vec!["delete".into(), "--force".into(), c.id.clone()],
+    succeeded: |container| nothing_remains(container.context),
+    failed: |_| Ok(()),
+    ..CREATE
+};
+
+/// The container runs, and nothing in it but its own process.
+fn alone(container: &Container<'_>) -> Outcome {
+    check_eq!(container.status()?, "running", "status after exec");
+    let own = container.pid()?;
+    let ctx = container.context;
+    let others = || {
+        let dirs = ctx.cgroups.existing(&format!("{}/{}", ctx.cgroup_parent, container.id));
+        dirs.iter().flat_map(|dir| cgroup::processes(dir)).filter(|pid| *pid != own).collect::<Vec<_>>()
+    };
+    eventually(Duration::from_secs(5), "what exec ran ends", || others().is_empty().then_some(()))
+}
+
+// ---- what is done where --------------------------------------------------------------------------------------------
+
+type Case = (Call, Action);
+
+/// As in KELSON_CHAOS_AT: `1:57:kill`.
+fn label((call, action): Case) -> String {
+    format!("{}:{}:{action}", call.process, call.index)
+}
+
+fn prepared<'c>(bundle: &mut Bundle<'c>, target: &Target) -> Outcome<Container<'c>> {
+    let mut container = bundle.container()?;
+    (target.before)(&mut container)?;
+    Ok(container)
+}
+
+/// Runs the command of `target` under the tracer.
+fn traced(container: &Container<'_>, target: &Target, case: Option<Case>) -> Outcome<(Run, Vec<Call>)> {
+    let ctx = container.context;
+    let record = ctx.next_io().with_extension("calls");
+    let also = if target.with_container { container.pid()? } else { 0 };
+    let run = ctx
+        .command(&std::env::current_exe()?.to_string_lossy())
+        .args(["--trace", &Settings { also, at: case }.to_json(&record), "--"])
+        .arg(&ctx.runtime)
+        .arg("--root")
+        .arg(&ctx.root)
+        .args((target.words)(container))
+        .run()?;
+    Ok((run, tracer::calls(&record).unwrap_or_default()))
+}
+
+/// Does to the command of `target`, for as long as there is time, what `actions` gives for each of its calls.
+fn at_every_call(
+    ctx: &Context,
+    target: &Target,
+    actions: impl Fn(Call) -> Vec<Action>,
+    judge: impl Fn(&Container<'_>, &Run, Case) -> Outcome,
+) -> Outcome {
+    ctx.need_kelson("a single thread, which is traced,")?;
+    let bundle = RefCell::new((target.bundle)(ctx)?);
+    let run = |case: Option<Case>| -> Outcome<Vec<Call>> {
+        let mut container = prepared(&mut bundle.borrow_mut(), target)?;
+        let (run, calls) = traced(&container, target, case)?;
+        let judged = match case {
+            None => run.exits(target.codes.0).map(drop),
+            Some(case) => judge(&container, &run, case).map_err(|why| why.during(&run.told())),
+        };
+        let forced = force(ctx, &container.id);
+        container.forget();
+        judged.and(forced).map(|()| calls)
+    };
+    let calls = run(None)?;
+    check!(calls.len() > 20, "the tracer saw only {} calls", calls.len());
+    let mut cases: Vec<Case> = calls.iter().flat_map(|call| actions(*call).into_iter().map(|a| (*call, a))).collect();
+    let wanted = std::env::var("KELSON_CHAOS_AT").ok();
+    if let Some(wanted) = &wanted {
+        cases.retain(|case| label(*case) == *wanted);
+        if cases.is_empty() {
+            skip!("there is nothing to be done at {wanted}");
+        }
+    }
+    let end = Instant::now() + Duration::from_secs(number("KELSON_CHAOS_SECONDS", 10));
+    let mut failures: Vec<String> = vec![];
+    // One that is asked for may need many rounds.
+    let rounds = if wanted.is_some() { usize::MAX } else { cases.len() };
+    for case in evenly(&cases, Random::new().below(cases.len() as u64) as usize).take(rounds) {
+        if Instant::now() > end || failures.len() >= 8 {
+            break;
+        }
+        if let Err(why) = run(Some(case)) {
+            failures.push(format!("KELSON_CHAOS_AT={} (system call {}): {why}", label(case), case.0.number));
+            for id in ctx.state_entries() {
+                ctx.runtime().args(["delete", "--force", &id]).run()?;
+            }
+            // So that the next one starts clean.
+            nothing_remains(ctx).map_err(|why| why.during(&failures.join("\n")))?;
+        }
+    }
+    check!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+    Ok(())
+}
+
+/// `all`, over and over, from `first` on in steps of about the golden section of the whole: those that come first lie evenly
+/// between the others.
+fn evenly(all: &[Case], first: usize) -> impl Iterator<Item = Case> {
+    let gcd = |mut a: usize, mut b: usize| {
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    let count = all.len();
+    let section = (count as f64 * 0.618).max(1.0) as usize;
+    let step = (section..).find(|step| gcd(*step, count) == 1).unwrap_or(1);
+    (0..).map(move |round| all[(first + round * step) % count])
+}
+
+// ---- how it is judged ----------------------------------------------------------------------------------------------
+
+/// Whether it did what it was asked to; if not, one line tells why, and all others only warn.
+fn has_succeeded(run: &Run, target: &Target) -> Outcome<bool> {
+    let said = run.err();
+    check!(run.signal.is_none() && !said.contains("panicked") && !said.contains("memory allocation"), "it crashed");
+    check!([target.codes.0, target.codes.1].contains(&run.code), "it has an exit code of its own");
+    let warnings = said.lines().filter(|line| line.starts_with("kelson: warning: ")).count();
+    let errors = said.lines().count() - warnings;
+    check_eq!(errors, usize::from(run.code != target.codes.0), "lines of error");
+    for line in said.lines() {
+        let told = line.strip_prefix("kelson: ").map(|line| line.strip_prefix("warning: ").unwrap_or(line));
+        check!(told.is_some(), "a line that is not the runtime's: {line}");
+    }
+    Ok(run.code == target.codes.0)
+}
+
+/// The command at each of all calls, and every other process at its own: `delete --force` finds all that is left.
+fn kill(ctx: &Context, target: &Target) -> Outcome {
+    let actions = |call: Call| match call.process {
+        0 => vec![Action::Kill],
+        _ => vec![Action::Kill, Action::Signal(SIGKILL)],
+    };
+    at_every_call(ctx, target, actions, |container, run, (call, action)| {
+        if call.process == 0 || action != Action::Kill {
+            return Ok(());
+        }
+        // What was killed when it had said that it executes its program was the program.
+        if run.code == 128 + SIGKILL && run.signal.is_none() {
+            return Ok(());
+        }
+        match has_succeeded(run, target)? {
+            true => Ok(()),
+            false => (target.failed)(container),
+        }
+    })
+}
+
+/// The command is asked to end: it succeeds, or undoes all by itself.
+fn interrupt(ctx: &Context, target: &Target, signal: i32) -> Outcome {
+    at_every_call(
+        ctx,
+        target,
+        |_| vec![Action::Signal(signal)],
+        |container, run, _| {
+            // Before anything was made nothing holds the signal back.
+            if run.signal == Some(signal) {
+                return nothing_remains(container.context);
+            }
+            match has_succeeded(run, target)? {
+                true => (target.succeeded)(container),
+                false => (target.failed)(container),
+            }
+        },
+    )
+}
+
+/// Each call fails: the command works all the same, or tells why not and leaves nothing.
+fn refuse(ctx: &Context, target: &Target) -> Outcome {
+    at_every_call(ctx, target, failures, |container, run, _| match has_succeeded(run, target)? {
+        true => (target.succeeded)(container),
+        false => (target.failed)(container),
+    })
+}
+
+/// All that a call may answer.
+fn failures(call: Call) -> Vec<Action> {
+    errors_of(call.number).iter().copied().map(Action::Fail).collect()
+}
+
+/// What a system call may answer where nothing is wrong with its arguments.
+fn errors_of(number: i64) -> &'static [i32] {
+    #[allow(non_upper_case_globals)]
+    match number {
+        // The kernel has none to give, or a close that fails has closed all the same and an injected one has not.
+        SYS_exit | SYS_exit_group | SYS_close | SYS_arch_prctl | SYS_rt_sigreturn | SYS_umask | SYS_getpid
+        | SYS_getppid | SYS_gettid | SYS_getuid | SYS_geteuid | SYS_getgid | SYS_getegid | SYS_set_tid_address
+        | SYS_set_robust_list | SYS_rseq | SYS_rt_sigaction | SYS_rt_sigprocmask | SYS_sigaltstack
+        | SYS_restart_syscall | SYS_clock_gettime | SYS_getrandom => &[],
+        // The allocator gives up and ends the process.
+        SYS_brk | SYS_mmap | SYS_munmap | SYS_mprotect | SYS_madvise => &[],
+        // std's wait for the execve of a hook takes a failure, which a socket pair does not have, for a bug.
+        SYS_recvfrom => &[],
+        SYS_open | SYS_openat | SYS_openat2 => &[EMFILE, ENOMEM, EIO],
+        SYS_open_tree | SYS_fsopen | SYS_fsmount | SYS_fspick | SYS_socket | SYS_socketpair | SYS_pipe2 | SYS_dup
+        | SYS_dup2 | SYS_dup3 | SYS_signalfd4 | SYS_memfd_create | SYS_pidfd_open | SYS_pidfd_getfd | SYS_fcntl => {
+            &[EMFILE, ENFILE, ENOMEM]
+        }
+        // All else ends a process that waits for start when nobody is there to be told.
+        SYS_poll => &[EINTR],
+        SYS_read | SYS_recvmsg | SYS_wait4 | SYS_waitid | SYS_connect => &[EINTR, EIO],
+        SYS_fstat | SYS_lstat | SYS_newfstatat | SYS_statx | SYS_statfs | SYS_readlink | SYS_readlinkat
+        | SYS_getdents64 | SYS_access | SYS_faccessat2 => &[EIO, ENOMEM],
+        SYS_write | SYS_sendmsg | SYS_sendto => &[EINTR, ENOSPC, EIO],
+        SYS_mkdir | SYS_mkdirat | SYS_symlinkat | SYS_mknodat | SYS_linkat | SYS_rename | SYS_renameat
+        | SYS_renameat2 => &[ENOSPC, EIO],
+        SYS_rmdir | SYS_unlink | SYS_unlinkat => &[EIO, EBUSY],
+        SYS_mount | SYS_move_mount | SYS_mount_setattr | SYS_fsconfig => &[ENOMEM, ENOSPC],
+        SYS_umount2 => &[EBUSY],
+        SYS_clone | SYS_clone3 | SYS_fork | SYS_vfork => &[EAGAIN, ENOMEM],
+        SYS_execve | SYS_execveat => &[ENOMEM, E2BIG],
+        _ => &[ENOMEM],
+    }
+}
