@@ -67,17 +67,24 @@ impl Signals {
 
     /// Waits until `fd` has something to read or its peer is gone; a terminating signal is an error if it comes first.
     pub fn wait_readable(&self, fd: BorrowedFd<'_>) -> Result<()> {
+        self.wait_one_readable(&[fd])
+    }
+
+    /// The same for one of several.
+    pub fn wait_one_readable(&self, fds: &[BorrowedFd<'_>]) -> Result<()> {
         loop {
-            let mut polled = [PollFd::new(fd, PollFlags::POLLIN), PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+            let all = fds.iter().copied().chain([self.0.as_fd()]);
+            let mut polled: Vec<_> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
             match poll(&mut polled, PollTimeout::NONE) {
                 Err(Errno::EINTR) => continue,
                 other => other.doing(|| "wait for the container process")?,
             };
+            let is_signalled = polled.pop().is_some_and(|signal| signal.any() == Some(true));
             // What has happened already comes first: a program that runs gets the signal.
-            if polled[0].any() == Some(true) {
+            if polled.iter().any(|fd| fd.any() == Some(true)) {
                 return Ok(());
             }
-            if polled[1].any() == Some(true) {
+            if is_signalled {
                 self.check()?;
             }
         }

@@ -30,6 +30,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::cmsg_space;
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType, recvmsg, sendmsg,
     shutdown, socketpair,
@@ -149,6 +150,16 @@ impl ParentEnd {
     pub fn hang_up(&self) {
         // A peer that is gone waits for nothing.
         let _ = shutdown(self.0.as_raw_fd(), Shutdown::Write);
+    }
+
+    /// There is a message, or the peer is gone: [`ParentEnd::receive`] does not wait.
+    pub fn is_readable(&self) -> Result<bool> {
+        loop {
+            match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) {
+                Err(Errno::EINTR) => {}
+                ready => return Ok(ready? > 0),
+            }
+        }
     }
 
     /// The next message and the descriptors with it; `None` when the peer is gone.

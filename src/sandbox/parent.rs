@@ -24,8 +24,14 @@ pub struct Child {
     pidfd: Option<OwnedFd>,
     socket: ParentEnd,
     /// The process in between, until the container's process is born.
-    stage: Option<Pid>,
+    stage: Option<Stage>,
     owned: bool,
+}
+
+#[derive(Debug)]
+struct Stage {
+    pid: Pid,
+    pidfd: OwnedFd,
 }
 
 /// Makes the process of create and run.
@@ -44,8 +50,8 @@ pub fn spawn(setup: &mut init::Setup<'_>) -> Result<Child> {
     match born.property(|| "linux.namespaces").doing(|| "make the container's process")? {
         Forked::Child if has_stage => stage::run(setup, child_end),
         Forked::Child => init::run(setup, child_end),
-        Forked::Parent { pid, .. } if has_stage => {
-            Ok(Child { pid, pidfd: None, socket, stage: Some(pid), owned: true })
+        Forked::Parent { pid, pidfd } if has_stage => {
+            Ok(Child { pid, pidfd: None, socket, stage: Some(Stage { pid, pidfd }), owned: true })
         }
         Forked::Parent { pid, pidfd } => Ok(Child { pid, pidfd: Some(pidfd), socket, stage: None, owned: true }),
     }
@@ -78,7 +84,9 @@ pub fn spawn_exec(exec: &mut exec::Exec<'_>, target: &mut Option<stage::Target>)
     let single = SingleThreaded::prove().doing(|| "make sure of a single thread")?;
     match clone_into(&single, 0, exec.cgroup).doing(|| "make the stage process")? {
         Forked::Child => stage::run_exec(exec, target.take(), child_end),
-        Forked::Parent { pid, .. } => Ok(Child { pid, pidfd: None, socket, stage: Some(pid), owned: true }),
+        Forked::Parent { pid, pidfd } => {
+            Ok(Child { pid, pidfd: None, socket, stage: Some(Stage { pid, pidfd }), owned: true })
+        }
     }
 }
 
@@ -108,8 +116,12 @@ impl Child {
 
     /// Waits until the container's process is born: at once, unless there is a stage, whose ids `map_ids` maps.
     pub fn wait_for_birth(&mut self, signals: &Signals, map_ids: impl Fn(&Self) -> Result<()>) -> Result<()> {
-        while self.stage.is_some() {
-            signals.wait_readable(self.socket.as_fd())?;
+        while let Some(stage) = &self.stage {
+            signals.wait_one_readable(&[self.socket.as_fd(), stage.pidfd.as_fd()])?;
+            if !self.socket.is_readable()? {
+                // Killed when it had made the container's process and before it told: that one waits for an answer.
+                return Err(self.ended_early());
+            }
             match self.socket.receive()? {
                 Some((Ask::Born(pid), mut fds)) => {
                     let stage = self.stage.take();
@@ -117,7 +129,7 @@ impl Child {
                     self.pidfd = fds.pop();
                     self.answer(Answer::Done)?;
                     if let Some(stage) = stage {
-                        reap(stage);
+                        reap(stage.pid);
                     }
                 }
                 Some((Ask::MapIds, _)) => map_ids(self)?,
@@ -201,8 +213,8 @@ impl Drop for Child {
         if let Some(stage) = self.stage.take() {
             // What the stage made waits for an answer, and ends itself when there will be none.
             self.socket.hang_up();
-            let _ = kill(stage, Signal::SIGKILL);
-            if reap_killed(stage) {
+            let _ = kill(stage.pid, Signal::SIGKILL);
+            if reap_killed(stage.pid) {
                 self.reap_born();
             }
             return;

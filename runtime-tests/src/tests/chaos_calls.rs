@@ -28,6 +28,7 @@ use crate::tracer::{self, Action, Call, Settings};
 use crate::{check, check_eq, skip};
 
 pub const TESTS: &[Test] = &[
+    Test { name: "chaos_stage_is_killed_before_it_tells_what_it_made", run: untold_birth },
     Test { name: "chaos_kill_at_every_system_call_of_create", run: |ctx| kill(ctx, &CREATE) },
     Test { name: "chaos_kill_at_every_system_call_of_create_with_a_stage", run: |ctx| kill(ctx, &CREATE_STAGED) },
     Test { name: "chaos_kill_at_every_system_call_of_run", run: |ctx| kill(ctx, &RUN) },
@@ -269,6 +270,26 @@ fn kill(ctx: &Context, target: &Target) -> Outcome {
             false => (target.failed)(container),
         }
     })
+}
+
+/// What the stage has made waits for an answer, and holds the socket at whose end its parent waits: neither is to wait for ever.
+fn untold_birth(ctx: &Context) -> Outcome {
+    ctx.need_kelson("a stage")?;
+    for target in [CREATE_STAGED, EXEC] {
+        let mut bundle = (target.bundle)(ctx)?;
+        let container = prepared(&mut bundle, &target)?;
+        let (run, calls) = traced(&container, &target, None)?;
+        run.exits(target.codes.0)?;
+        force(ctx, &container.id)?;
+        let tells = calls.iter().find(|call| call.process == 1 && call.number == SYS_sendmsg);
+        let tells = *tells.ok_or("the stage sends nothing")?;
+        let container = prepared(&mut bundle, &target)?;
+        let (run, _) = traced(&container, &target, Some((tells, Action::Kill)))?;
+        check!(!has_succeeded(&run, &target)?, "it succeeded without a stage");
+        (target.failed)(&container)?;
+        force(ctx, &container.id)?;
+    }
+    Ok(())
 }
 
 /// The command is asked to end: it succeeds, or undoes all by itself.
