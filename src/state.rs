@@ -188,14 +188,14 @@ impl Directory {
     }
 
     fn check_named(&self) -> Result<()> {
-        let named = fs::symlink_metadata(&self.path)?;
-        let own = self.file.metadata()?;
+        let asked = fs::symlink_metadata(&self.path).and_then(|named| Ok((named, self.file.metadata()?)));
+        let (named, own) = asked.doing(|| format!("look at {}", self.path.display()))?;
         if (own.dev(), own.ino()) == (named.dev(), named.ino()) { Ok(()) } else { Err(Errno::ENOENT.into()) }
     }
 
     /// The record in it; `None` if there is none, or only a part of the first one.
     pub fn load(&self) -> Result<Option<State>> {
-        match read(Path::new(&short(&self.file, "."))) {
+        match read(Path::new(&short(&self.file, ".")), &self.path) {
             Err(e) if e.errno() == Some(Errno::ENOENT) => Ok(None),
             other => other.map(Some),
         }
@@ -207,7 +207,8 @@ impl Directory {
             Ok(pidfd) => Some(pidfd),
             // Hidden by a filter.
             Err(Errno::ENOSYS | Errno::EPERM) => None,
-            Err(_) => return Ok(()),
+            Err(Errno::ESRCH | Errno::EINVAL) => return Ok(()),
+            Err(errno) => return Err(errno).doing(|| format!("open process {maker}, which creates the container")),
         };
         let inode = self.file.metadata()?.ino();
         let locks = fs::read_to_string("/proc/locks").doing(|| "read /proc/locks")?;
@@ -246,7 +247,7 @@ fn wait_readable(fd: std::os::fd::BorrowedFd<'_>, deadline: Instant) -> Result<b
             Ok(1..) => return Ok(true),
             Ok(_) if left.is_zero() => return Ok(false),
             Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
+            Err(errno) => return Err(errno).doing(|| "wait for the end of a process"),
         }
     }
 }
@@ -378,7 +379,7 @@ impl Locked {
 
     /// The record; `None` if its maker was killed before the first one was written.
     pub fn load(&self) -> Result<Option<State>> {
-        match read(&self.dir) {
+        match read(&self.dir, &self.dir) {
             Err(e) if e.errno() == Some(Errno::ENOENT) => Ok(None),
             other => other.map(Some),
         }
@@ -414,7 +415,7 @@ impl Locked {
     pub fn forget_start_socket(&self) -> Result<()> {
         match fs::remove_file(self.dir.join("start")) {
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-            other => Ok(other?),
+            other => other.doing(|| format!("remove the start socket in {}", self.dir.display())),
         }
     }
 
@@ -498,11 +499,15 @@ fn missing(id: &str) -> Error {
     Error::state(format!("container {id:?} does not exist"))
 }
 
+/// Reads the record in `dir`, which a person knows as `shown`.
+///
 /// # Errors
 /// `ENOENT` if there is no record, or only the beginning of the first one.
-fn read(dir: &Path) -> Result<State> {
-    let path = dir.join("state.json");
-    let text = read_all(&File::from(open(&path, OFlag::O_RDONLY)?))?;
+fn read(dir: &Path, shown: &Path) -> Result<State> {
+    let path = shown.join("state.json");
+    let file = open(&dir.join("state.json"), OFlag::O_RDONLY).map_err(std::io::Error::from);
+    let text = file.and_then(|file| read_all(&File::from(file)));
+    let text = text.doing(|| format!("read {}", path.display()))?;
     let state: State = match serde_json::from_slice(&text) {
         Err(error) if error.is_eof() => return Err(Errno::ENOENT.into()),
         other => other.map_err(|e| Error::other(e.to_string())).doing(|| format!("read {}", path.display()))?,
@@ -524,7 +529,8 @@ fn read(dir: &Path) -> Result<State> {
 /// A state error "does not exist" if there is no such container.
 pub fn load(root: &Path, id: &str) -> Result<State> {
     check_id(id)?;
-    match read(&root.join(id)) {
+    let dir = root.join(id);
+    match read(&dir, &dir) {
         Err(e) if e.errno() == Some(Errno::ENOENT) => Err(missing(id)),
         other => other,
     }
@@ -541,12 +547,13 @@ pub fn config(root: &Path, id: &str) -> Result<String> {
 /// # Errors
 /// `ENOENT` if the root does not exist.
 pub fn ids(root: &Path) -> Result<Vec<String>> {
-    let mut ids: Vec<String> = fs::read_dir(root)?
-        .filter_map(Result::ok)
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| check_id(name).is_ok())
-        .collect();
+    let mut ids = vec![];
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            ids.extend(entry.file_name().into_string().ok().filter(|name| check_id(name).is_ok()));
+        }
+    }
     ids.sort_unstable();
     Ok(ids)
 }
@@ -595,9 +602,9 @@ impl State {
         what(self) == what(other) && self.created == other.created
     }
 
-    /// Something is there that `delete` would have to take away.
+    /// Something is there that `delete` would have to take away, as far as can be told.
     fn leaves_something(&self) -> bool {
-        self.is_alive() || self.cgroup.is_there()
+        self.is_alive().unwrap_or(true) || self.cgroup.is_there()
     }
 
     fn to_json(&self) -> Result<Vec<u8>> {
@@ -606,7 +613,7 @@ impl State {
 
     /// What the container is now, as the kernel tells.
     pub fn status(&self, root: &Path) -> Result<Status> {
-        if !self.is_alive() {
+        if !self.is_alive()? {
             return Ok(if self.creating && is_locked(&root.join(&self.id)) {
                 Status::Creating
             } else {
@@ -619,31 +626,36 @@ impl State {
         if self.cgroup.is_frozen()? {
             return Ok(Status::Paused);
         }
-        Ok(if self.waits_for_start(root) { Status::Created } else { Status::Running })
+        Ok(if self.waits_for_start(root)? { Status::Created } else { Status::Running })
     }
 
     /// The container's process runs: it exists, is the one that create made, and is no zombie.
-    pub fn is_alive(&self) -> bool {
+    ///
+    /// # Errors
+    /// What keeps it from being told, such as too many open files: one that is not seen may run all the same.
+    pub fn is_alive(&self) -> Result<bool> {
         if self.pid <= 0 {
-            return false;
+            return Ok(false);
         }
         let pid = Pid::from_raw(self.pid);
+        let looked = self.looks_alive(pid);
+        looked.doing(|| format!("look at process {pid}"))
+    }
+
+    fn looks_alive(&self, pid: Pid) -> Result<bool> {
         if let Some(inode) = self.pidfd_inode {
             match process::pidfd_open(pid) {
                 // Told by its number from every other one, and by its descriptor whether all of its threads have ended.
-                Ok(pidfd) => {
-                    let is_it = nix::sys::stat::fstat(&pidfd).is_ok_and(|stat| stat.st_ino == inode);
-                    return is_it && !has_ended(&pidfd);
-                }
+                Ok(pidfd) => return Ok(nix::sys::stat::fstat(&pidfd)?.st_ino == inode && !has_ended(&pidfd)?),
                 // Hidden by a filter.
                 Err(Errno::ENOSYS | Errno::EPERM) => {}
-                Err(_) => return false,
+                Err(errno) => return is_gone(errno).map(|()| false),
             }
         }
-        match stat(pid) {
-            Some((time, _)) if time != self.start_time => false,
-            Some((_, runs)) => runs || has_threads(pid),
-            None => false,
+        match stat(pid)? {
+            Some((time, _)) if time != self.start_time => Ok(false),
+            Some((_, runs)) => Ok(runs || has_threads(pid)?),
+            None => Ok(false),
         }
     }
 
@@ -665,7 +677,7 @@ impl State {
             Err(errno) => return Err(errno).doing(|| format!("open process {pid}")),
         };
         // Looked at after the descriptor is held: it cannot be another process from here on.
-        if !self.is_alive() {
+        if !self.is_alive()? {
             return Err(gone());
         }
         Ok(Target { pid, pidfd })
@@ -677,15 +689,20 @@ impl State {
     }
 
     /// Somebody listens on the start socket: the container's process, which closes it by execve(2).
-    fn waits_for_start(&self, root: &Path) -> bool {
+    fn waits_for_start(&self, root: &Path) -> Result<bool> {
         let dir = root.join(&self.id);
-        if fs::symlink_metadata(dir.join("start")).is_err() {
-            return false;
-        }
-        let Ok(dir) = File::open(&dir) else { return false };
+        let asked = match fs::symlink_metadata(dir.join("start")) {
+            Ok(_) => File::open(&dir),
+            Err(error) => Err(error),
+        };
+        let asked = asked.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)));
         // A connection without a word is no start: the container's process goes on waiting. So many may have asked before that
         // there is no room for one more: somebody listens all the same.
-        matches!(connect_at_once(&short(&dir, "start")), Ok(_) | Err(Errno::EAGAIN))
+        match asked.and_then(|dir| connect_at_once(&short(&dir, "start"))) {
+            Ok(_) | Err(Errno::EAGAIN) => Ok(true),
+            Err(Errno::ENOENT | Errno::ECONNREFUSED) => Ok(false),
+            Err(errno) => Err(errno).doing(|| format!("ask at {}", dir.join("start").display())),
+        }
     }
 
     /// What the specification calls the state of a container (runtime.md#state), as JSON.
@@ -774,7 +791,7 @@ impl Target {
         Ok(match &self.pidfd {
             Some(pidfd) => wait_readable(pidfd.as_fd(), deadline)?,
             None => loop {
-                match stat(self.pid) {
+                match stat(self.pid)? {
                     // Without pidfds there is no event to wait for in a process that is no child.
                     Some((_, true)) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
                     Some((_, true)) => break false,
@@ -797,26 +814,45 @@ fn is_locked(dir: &Path) -> bool {
 }
 
 /// Every thread of the process has ended.
-fn has_ended(pidfd: &OwnedFd) -> bool {
-    poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) != Ok(0)
+fn has_ended(pidfd: &OwnedFd) -> Result<bool> {
+    loop {
+        match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) {
+            Err(Errno::EINTR) => {}
+            ready => return Ok(ready? > 0),
+        }
+    }
 }
 
 /// A process whose main thread is a zombie has others: a pidfd tells the end of them all.
-fn has_threads(pid: Pid) -> bool {
+fn has_threads(pid: Pid) -> Result<bool> {
     match process::pidfd_open(pid) {
-        Ok(pidfd) => !has_ended(&pidfd),
+        Ok(pidfd) => Ok(!has_ended(&pidfd)?),
         // Hidden by a filter: the threads are counted.
         Err(Errno::ENOSYS | Errno::EPERM) => {
-            fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1)
+            Ok(fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1))
         }
-        Err(_) => false,
+        Err(errno) => is_gone(errno).map(|()| false),
+    }
+}
+
+/// Of a process that could not be opened: there is none.
+///
+/// # Errors
+/// Any other reason.
+fn is_gone(errno: Errno) -> Result<()> {
+    match errno {
+        // EINVAL: a thread that leads no process any more, before Linux 6.15.
+        Errno::ENOENT | Errno::ESRCH | Errno::EINVAL => Ok(()),
+        errno => Err(errno.into()),
     }
 }
 
 /// Start time of a process (clock ticks since boot), and whether it still runs; `None` if there is none.
-fn stat(pid: Pid) -> Option<(u64, bool)> {
-    let text = read_short(&format!("/proc/{pid}/stat")).ok()?;
-    parse_stat(&text)
+fn stat(pid: Pid) -> Result<Option<(u64, bool)>> {
+    match read_short(&format!("/proc/{pid}/stat")) {
+        Ok(text) => Ok(parse_stat(&text)),
+        Err(errno) => is_gone(errno).map(|()| None),
+    }
 }
 
 /// Fields 3 and 22 of proc(5)'s stat; the command name before them may hold anything, so they are counted from its end.
@@ -829,7 +865,8 @@ fn parse_stat(text: &str) -> Option<(u64, bool)> {
 
 /// Start time of a running process.
 pub fn start_time(pid: Pid) -> Result<u64> {
-    stat(pid).map(|(time, _)| time).ok_or_else(|| Error::from(Errno::ESRCH)).doing(|| format!("read /proc/{pid}/stat"))
+    let found = stat(pid).and_then(|found| found.ok_or_else(|| Errno::ESRCH.into()));
+    found.map(|(time, _)| time).doing(|| format!("read /proc/{pid}/stat"))
 }
 
 #[cfg(test)]

@@ -122,7 +122,13 @@ fn end(state: &State) -> Result<()> {
     // Of cgroups that the container itself froze below its own, or that a pause froze meanwhile.
     let thaw = || state.cgroup.thaw_all();
     let help = || thaw().and_then(|()| state.cgroup.check_thawed_above());
-    if let Ok(target) = state.open_process() {
+    let target = match state.open_process() {
+        Ok(target) => Some(target),
+        Err(error) if error.kind() == Kind::State => None,
+        // It may run all the same.
+        Err(error) => return Err(error),
+    };
+    if let Some(target) = target {
         match target.signal(SIGKILL) {
             // It has just ended.
             Err(error) if error.errno() == Some(Errno::ESRCH) => {}

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::Runtime;
 use crate::cli::{self, Listing};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::state::{self, State, Status};
 
 /// What `state` prints and `list --format json` holds, in runc's order.
@@ -73,13 +73,15 @@ pub fn list(runtime: &Runtime, options: &cli::List) -> Result<String> {
     let mut owners = Owners::default();
     let mut containers = vec![];
     for id in &ids {
-        // One that is deleted while it is listed, or that was never begun, is no failure of the others.
         match state::load(root, id).and_then(|state| Ok((state.status(root)?, state))) {
             Ok((status, state)) => {
                 let owner = owners.name(state.owner);
                 containers.push((state, status, owner));
             }
-            Err(error) => log::debug!("container {id}: {error}"),
+            // Deleted while it is listed, or never begun.
+            Err(error) if error.kind() == Kind::State => log::debug!("container {id}: {error}"),
+            // No failure of the others.
+            Err(error) => log::warn!("container {id}: {error}"),
         }
     }
     let text = match options.format {

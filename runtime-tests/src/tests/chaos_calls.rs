@@ -44,6 +44,8 @@ pub const TESTS: &[Test] = &[
     Test { name: "chaos_error_at_every_system_call_of_start", run: |ctx| refuse(ctx, &START) },
     Test { name: "chaos_error_at_every_system_call_of_exec", run: |ctx| refuse(ctx, &EXEC) },
     Test { name: "chaos_error_at_every_system_call_of_delete", run: |ctx| refuse(ctx, &DELETE) },
+    Test { name: "chaos_error_at_every_system_call_of_state", run: refuse_state },
+    Test { name: "chaos_error_at_every_system_call_of_list", run: refuse_list },
 ];
 
 /// A command in the midst of a container's life.
@@ -316,6 +318,34 @@ fn refuse(ctx: &Context, target: &Target) -> Outcome {
     at_every_call(ctx, target, failures, |container, run, _| match has_succeeded(run, target)? {
         true => (target.succeeded)(container),
         false => (target.failed)(container),
+    })
+}
+
+/// The status is what it is or cannot be told: what runs must not be taken for stopped, nor what waits for running.
+fn refuse_state(ctx: &Context) -> Outcome {
+    let words = |c: &Container<'_>| vec!["state".into(), c.id.clone()];
+    let created = Target { words, codes: (0, 1), ..START };
+    let running = Target { before: EXEC.before, ..created };
+    for (target, status) in [(created, "created"), (running, "running")] {
+        let target = Target { with_container: false, ..target };
+        at_every_call(ctx, &target, failures, |_, run, _| {
+            if has_succeeded(run, &target)? {
+                check_eq!(run.json()?["status"], status, "status");
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// A container that cannot be looked at is not left out silently.
+fn refuse_list(ctx: &Context) -> Outcome {
+    let words = |_: &Container<'_>| vec!["list".into()];
+    let target = Target { before: EXEC.before, words, codes: (0, 1), ..CREATE };
+    at_every_call(ctx, &target, failures, |container, run, _| {
+        let is_listed = run.out().contains(&container.id) && run.out().contains("running");
+        check!(!has_succeeded(run, &target)? || is_listed || !run.err().is_empty(), "it is not listed: {}", run.out());
+        Ok(())
     })
 }
 
