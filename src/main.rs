@@ -8,7 +8,7 @@ use std::ffi::{OsString, c_int};
 use std::io::Write;
 
 use kelson::cli::{self, Command, Global};
-use kelson::error::Result;
+use kelson::error::{Context, Result};
 use kelson::lifecycle::{Runtime, create, delete, exec, features, inspect, kill, pause, spec, start};
 use kelson::log;
 use kelson::seal;
@@ -49,7 +49,7 @@ fn run(mut arguments: Vec<OsString>) -> u8 {
             seal::ensure(&program, &arguments)?;
         }
         // What the caller left open reaches neither helpers nor the container; what it ignored does not lose their end.
-        close_from(3, CloseRange::OnExec)?;
+        close_from(3, CloseRange::OnExec).doing(|| "mark the caller's descriptors close-on-exec")?;
         default_signal(SIGCHLD)?;
         // A hook that does not read its standard input is an error number and not the end.
         ignore_signal(SIGPIPE)?;
@@ -91,5 +91,5 @@ fn perform(global: &Global, command: &Command) -> Result<u8> {
 
 fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    Ok(out.write_all(text.as_bytes()).and_then(|()| out.flush())?)
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).doing(|| "write to standard output")
 }

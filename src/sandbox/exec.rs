@@ -106,7 +106,7 @@ fn set_up_and_execute(exec: &mut Exec<'_>, parent: &ChildEnd, is_filtered: &mut 
     let program = program::find(&exec.process)?;
     load_at(FilterTime::BeforeReady)?;
     // From here on end of file tells that the parent died; a detached exec's ends as soon as it has answered.
-    process::set_parent_death_signal(0)?;
+    process::set_parent_death_signal(0).doing(|| "ask for no signal at the parent's death")?;
     parent.tell(&Ask::Ready)?;
     common::expect(parent, Answer::Start)?;
     common::keep_descriptors(exec.preserved)?;

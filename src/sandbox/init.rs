@@ -375,7 +375,7 @@ impl<'c> Init<'_, 'c> {
     /// Everything but execve is done: waits until it may go on.
     fn wait_and_execute(&mut self) -> Result<()> {
         // From here on end of file tells that the parent died; the parent may end as soon as it has answered.
-        process::set_parent_death_signal(0)?;
+        process::set_parent_death_signal(0).doing(|| "ask for no signal at the parent's death")?;
         self.parent.tell(&Ask::Ready)?;
         match self.parent.wait()?.0 {
             Answer::Start => self.execute(None).map(|never| match never {}),

@@ -36,7 +36,7 @@ use nix::sys::socket::{
     shutdown, socketpair,
 };
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::sys::fd;
 
 /// Longest packet; a longer text is cut.
@@ -131,6 +131,8 @@ impl Answer {
     }
 }
 
+const HEAR_CHILD: fn() -> &'static str = || "hear the container's process";
+
 /// The parent's end.
 #[derive(Debug)]
 pub struct ParentEnd(OwnedFd);
@@ -157,21 +159,21 @@ impl ParentEnd {
         loop {
             match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) {
                 Err(Errno::EINTR) => {}
-                ready => return Ok(ready? > 0),
+                ready => return Ok(ready.doing(HEAR_CHILD)? > 0),
             }
         }
     }
 
     /// The next message and the descriptors with it; `None` when the peer is gone.
     pub fn receive(&self) -> Result<Option<(Ask, Vec<OwnedFd>)>> {
-        match receive(self.0.as_fd())? {
+        match receive(self.0.as_fd()).doing(HEAR_CHILD)? {
             None => Ok(None),
             Some((packet, fds)) => Ok(Some((Ask::decode(&packet)?, fds))),
         }
     }
 
     pub fn answer(&self, answer: Answer, fds: &[RawFd]) -> Result<()> {
-        send(self.0.as_fd(), answer.encode(), fds)
+        send(self.0.as_fd(), answer.encode(), fds).doing(|| "answer the container's process")
     }
 }
 
@@ -188,13 +190,13 @@ impl ChildEnd {
         loop {
             match nix::unistd::write(&self.0, &packet) {
                 Err(Errno::EINTR) => {}
-                other => return other.map(drop).map_err(Error::from),
+                other => return other.map(drop).doing(|| "tell the parent process"),
             }
         }
     }
 
     pub fn tell_with_fd(&self, ask: &Ask, fd: BorrowedFd<'_>) -> Result<()> {
-        send(self.0.as_fd(), &ask.encode(), &[fd.as_raw_fd()])
+        send(self.0.as_fd(), &ask.encode(), &[fd.as_raw_fd()]).doing(|| "tell the parent process")
     }
 
     /// The parent's next answer and the descriptors with it.
@@ -202,7 +204,7 @@ impl ChildEnd {
     /// # Errors
     /// A state error when the parent is gone: the container was never committed and this process must end.
     pub fn wait(&self) -> Result<(Answer, Vec<OwnedFd>)> {
-        match receive(self.0.as_fd())? {
+        match receive(self.0.as_fd()).doing(|| "hear the parent process")? {
             None => Err(Error::state("the parent process ended")),
             Some((packet, fds)) => Ok((Answer::decode(&packet)?, fds)),
         }

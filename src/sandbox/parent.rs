@@ -1,6 +1,6 @@
 //! [parent] Makes the container's process, serves what it asks, and owns it until it is kept.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -101,17 +101,22 @@ impl Child {
     }
 
     pub fn answer(&self, answer: Answer) -> Result<()> {
-        match self.socket.answer(answer, &[]) {
-            Err(error) if error.errno() == Some(Errno::EPIPE) => Err(self.ended_early()),
-            other => other,
-        }
+        self.answer_with(answer, &[])
     }
 
     /// Answers Done with descriptors of what the child mounts.
     pub fn give_mounts(&self, mounts: &[OwnedFd]) -> Result<()> {
         use std::os::fd::AsRawFd;
         let numbers: Vec<_> = mounts.iter().map(AsRawFd::as_raw_fd).collect();
-        self.socket.answer(Answer::Done, &numbers)
+        self.answer_with(Answer::Done, &numbers)
+    }
+
+    fn answer_with(&self, answer: Answer, fds: &[RawFd]) -> Result<()> {
+        match self.socket.answer(answer, fds) {
+            // It asked, and has died since.
+            Err(error) if error.errno() == Some(Errno::EPIPE) => Err(self.ended_early()),
+            other => other,
+        }
     }
 
     /// Waits until the container's process is born: at once, unless there is a stage, whose ids `map_ids` maps.

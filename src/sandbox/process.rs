@@ -389,9 +389,10 @@ pub fn close_all_but(first_own: RawFd, kept: &[BorrowedFd<'_>]) -> Result<()> {
     let mut numbers: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).filter(|&number| number >= first_own).collect();
     numbers.sort_unstable();
     let mut next = first_own;
-    for number in numbers {
-        fd::close_between(next, number - 1, fd::CloseRange::Close)?;
+    let closed = numbers.into_iter().try_for_each(|number| {
+        let closed = fd::close_between(next, number - 1, fd::CloseRange::Close);
         next = number + 1;
-    }
-    fd::close_from(next, fd::CloseRange::Close).doing(|| "close descriptors")
+        closed
+    });
+    closed.and_then(|()| fd::close_from(next, fd::CloseRange::Close)).doing(|| "close descriptors")
 }

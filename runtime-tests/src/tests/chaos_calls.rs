@@ -22,6 +22,8 @@ use libc::{
     SYS_wait4, SYS_waitid, SYS_write,
 };
 
+use nix::errno::Errno;
+
 use super::chaos::{Random, force, nothing_remains, number, rich};
 use crate::harness::{Bundle, Container, Context, Outcome, Run, Test, cgroup, eventually};
 use crate::tracer::{self, Action, Call, Settings};
@@ -249,6 +251,8 @@ fn has_succeeded(run: &Run, target: &Target) -> Outcome<bool> {
     for line in said.lines() {
         let told = line.strip_prefix("kelson: ").map(|line| line.strip_prefix("warning: ").unwrap_or(line));
         check!(told.is_some(), "a line that is not the runtime's: {line}");
+        let is_bare = |told| (1..134).any(|e| Errno::from_raw(e).desc().eq_ignore_ascii_case(told));
+        check!(!told.is_some_and(is_bare), "nobody knows of what the kernel says this: {line}");
     }
     Ok(run.code == target.codes.0)
 }
