@@ -400,8 +400,9 @@ pub fn one(settings: &str) -> Result<ExitCode, String> {
         user: AtomicU32::new(0),
         dir,
     };
+    let before = leaks::Before::look();
     let outcome = (test.run)(&context);
-    let left = leaks::find(&context);
+    let left = leaks::find(&context, &before);
     let (outcome, why) = match (outcome, left.is_empty()) {
         (Ok(()), true) => ("passed", String::new()),
         (Err(Failure::Skipped(why)), true) => ("skipped", why),

@@ -168,9 +168,7 @@ impl<'c> Bundle<'c> {
 
     /// An id that no other container of this run has; the cgroup gets the same name.
     pub fn fresh_id(&self) -> String {
-        let name: String = self.context.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-        let name: String = name.chars().take(40).collect();
-        format!("{name}-{}", self.context.next())
+        format!("{}{}", self.context.id_prefix(), self.context.next())
     }
 
     /// Prepares a container of this bundle: config.json is written with the container's cgroup; nothing runs yet.

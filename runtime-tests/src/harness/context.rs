@@ -103,6 +103,12 @@ impl Context {
         self.counter.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// What the ids of the test's containers begin with; a number follows.
+    pub fn id_prefix(&self) -> String {
+        let plain = self.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' });
+        plain.take(40).chain(['-']).collect()
+    }
+
     /// Path without extension for one command's input and output.
     pub fn next_io(&self) -> PathBuf {
         self.dir.join("io").join(self.next().to_string())
@@ -121,7 +127,8 @@ impl Context {
         entries
             .flatten()
             .map(|e| e.file_name().to_string_lossy().into_owned())
-            .filter(|n| !n.starts_with('.'))
+            // What crun keeps for itself.
+            .filter(|n| self.peer == Peer::Kelson || !n.starts_with('.'))
             .collect()
     }
 

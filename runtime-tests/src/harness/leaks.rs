@@ -1,19 +1,67 @@
-//! What a test must not leave: processes, mounts, cgroups, state directories.
+//! What a test must not leave: processes, mounts, cgroups, state directories, descriptors of its own process, session
+//! keyrings, network devices. A lock (flock(2)) and a device filter (BPF) go with the process or the cgroup that has them.
 
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Context, Peer, cgroup, children, eventually};
 
-/// Mounts of this process's namespace that lie in `dir` or name it as source.
+/// What was there before the test.
+pub struct Before {
+    descriptors: BTreeMap<i32, PathBuf>,
+    devices: BTreeSet<String>,
+}
+
+impl Before {
+    pub fn look() -> Before {
+        Before { descriptors: descriptors(), devices: devices() }
+    }
+}
+
+/// The open descriptors of this process, and what each is of.
+fn descriptors() -> BTreeMap<i32, PathBuf> {
+    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let open = entries.filter_map(|entry| {
+        let number = entry.file_name().to_string_lossy().parse().ok()?;
+        Some((number, std::fs::read_link(entry.path()).ok()?))
+    });
+    // The listing's own.
+    let own = PathBuf::from(format!("/proc/{}/fd", std::process::id()));
+    open.filter(|(_, target)| *target != own).collect()
+}
+
+/// Network devices of the namespace in which the tests are run, without those of container engines.
+fn devices() -> BTreeSet<String> {
+    // Those of the parent: a test may have gone to a namespace of its own.
+    let file = format!("/proc/{}/net/dev", nix::unistd::getppid());
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let names = text.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()));
+    let engines = ["veth", "docker", "br-", "cni", "podman"];
+    names.filter(|name| !engines.iter().any(|prefix| name.starts_with(prefix))).collect()
+}
+
+/// Mounts of this process's namespace that lie in `dir` or name it as source or in an option: lines of mountinfo.
 pub fn mounts_in(dir: &Path) -> Vec<String> {
     let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let needle = dir.to_string_lossy().into_owned();
-    text.lines().filter(|l| l.contains(&needle)).map(str::to_owned).collect()
+    text.lines().filter(|line| names(line, dir)).map(str::to_owned).collect()
+}
+
+/// Whether a line of mountinfo names `dir` or a path below it.
+fn names(line: &str, dir: &Path) -> bool {
+    // `lowerdir=/a:/b,upperdir=/c` too.
+    line.split([' ', ',', '=', ':']).any(|word| Path::new(&unescaped(word)).starts_with(dir))
+}
+
+/// A field of mountinfo as it was before `\\040` stood for a space (proc_pid_mountinfo(5)).
+fn unescaped(field: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(field.to_owned(), |text, (code, character)| text.replace(code, character))
 }
 
 /// Everything that the test left; it is removed as well. Empty is good.
-pub fn find(context: &Context) -> Vec<String> {
+pub fn find(context: &Context, before: &Before) -> Vec<String> {
     let mut left = vec![];
     let entries = context.state_entries();
     for name in &entries {
@@ -24,7 +72,35 @@ pub fn find(context: &Context) -> Vec<String> {
     processes(context, &mut left);
     mounts(context, &mut left);
     cgroups(context, &mut left);
+    let new_descriptors = || {
+        let now = descriptors();
+        let new = now.into_iter().filter(|(number, target)| before.descriptors.get(number) != Some(target));
+        new.map(|(number, target)| format!("descriptor {number} of the test: {}", target.display())).collect()
+    };
+    vanish(&mut left, new_descriptors);
+    vanish(&mut left, || devices().difference(&before.devices).map(|name| format!("network device {name}")).collect());
+    // One that nobody uses any more is collected by and by.
+    vanish(&mut left, || keyrings(context));
     left
+}
+
+/// Adds what `remaining` gives if it does not go by itself.
+fn vanish(left: &mut Vec<String>, remaining: impl Fn() -> Vec<String>) {
+    if eventually(Duration::from_secs(5), "", || remaining().is_empty().then_some(())).is_err() {
+        left.extend(remaining());
+    }
+}
+
+/// Session keyrings that are named after containers of this test.
+fn keyrings(context: &Context) -> Vec<String> {
+    let text = std::fs::read_to_string("/proc/keys").unwrap_or_default();
+    let is_ours = |line: &&str| {
+        let Some((_, name)) = line.split_once(" keyring ") else { return false };
+        let id = name.trim().strip_prefix("_ses.").and_then(|name| name.split(':').next());
+        let number = id.and_then(|id| id.strip_prefix(&context.id_prefix()));
+        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+    };
+    text.lines().filter(is_ours).map(|line| format!("session keyring {line}")).collect()
 }
 
 fn describe(pid: i32) -> String {
@@ -37,13 +113,13 @@ fn describe(pid: i32) -> String {
 
 /// Processes whose environment carries the test's marker, other than the test itself.
 fn marked(context: &Context) -> Vec<i32> {
-    let needle = format!("{}={}\0", context.marker().0, context.marker().1);
+    let marker = format!("{}={}", context.marker().0, context.marker().1);
     let own = std::process::id() as i32;
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|e| e.file_name().to_string_lossy().parse::<i32>().ok());
     let has = |pid: &i32| {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.windows(needle.len()).any(|w| w == needle.as_bytes())
+        environment.split(|b| *b == 0).any(|entry| entry == marker.as_bytes())
     };
     pids.filter(|p| *p != own).filter(has).collect()
 }
@@ -78,8 +154,8 @@ fn mounts(context: &Context, left: &mut Vec<String>) {
     let remaining = mounts_in(&context.dir);
     for line in remaining.iter().rev() {
         left.push(format!("mount {line}"));
-        let point = line.split(' ').nth(4).unwrap_or_default();
-        let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
+        let point = unescaped(line.split(' ').nth(4).unwrap_or_default());
+        let _ = nix::mount::umount2(Path::new(&point), nix::mount::MntFlags::MNT_DETACH);
     }
 }
 
@@ -95,5 +171,26 @@ fn cgroups(context: &Context, left: &mut Vec<String>) {
             left.push(format!("parent cgroup {}", dir.display()));
         }
         cgroup::remove(&dir);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_is_of_a_directory_by_whole_components() {
+        let dir = Path::new("/tmp/tests-1/1");
+        for (line, is_ours) in [
+            ("30 1 0:5 / /tmp/tests-1/1 rw - tmpfs tmpfs rw", true),
+            ("30 1 0:5 / /tmp/tests-1/1/a\\040b rw - tmpfs tmpfs rw", true),
+            ("30 1 0:5 / /tmp/tests-1/12 rw - tmpfs tmpfs rw", false),
+            ("30 1 0:5 / /x/tmp/tests-1/1 rw - tmpfs tmpfs rw", false),
+            ("30 1 0:5 /tmp/tests-1/1/state /mnt rw - ext4 /dev/sda rw", true),
+            ("30 1 0:5 / /mnt rw - overlay overlay rw,lowerdir=/a:/tmp/tests-1/1/b,upperdir=/c", true),
+            ("30 1 0:5 / /mnt rw - overlay overlay rw,lowerdir=/tmp/tests-1/11/b", false),
+        ] {
+            assert_eq!(names(line, dir), is_ours, "{line}");
+        }
     }
 }
