@@ -308,7 +308,9 @@ impl Reserved {
 impl Drop for Reserved {
     fn drop(&mut self) {
         if let Some(locked) = self.0.take() {
-            if locked.load().is_ok_and(|state| state.is_some_and(|state| state.leaves_something())) {
+            // One that is there and cannot be read may name something.
+            let is_begun = || fs::symlink_metadata(locked.dir.join("state.json")).is_ok();
+            if locked.load().map_or_else(|_| is_begun(), |state| state.is_some_and(|state| state.leaves_something())) {
                 // What could not be undone: the next command on the id finds it here.
                 return;
             }

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::Resources;
-use crate::sys::fd::{CloseRange, close_between, open};
+use crate::sys::fd::{self, CloseRange, close_between, open};
 
 pub use layout::{Layout, host_layout};
 use resources::Version;
@@ -174,7 +174,12 @@ pub struct Cgroup {
     /// Keys of the hierarchies where it was just made.
     fresh: BTreeSet<String>,
     is_kept: bool,
+    /// Given up first thing when all is undone, which needs as many: where there are too many open files, that is why.
+    spare: Vec<OwnedFd>,
 }
+
+/// How many files the removal of cgroups opens at once.
+const SPARE: usize = 2;
 
 /// Makes the directories and writes all limits, but for what [`Cgroup::complete`] does. `check_unclaimed` is asked of cgroups
 /// that were there before: they may be another container's.
@@ -188,7 +193,10 @@ pub fn create(
 ) -> Result<Cgroup> {
     // From here on the list is what was made, so that a failure removes nothing of others.
     record.made.clear();
-    let mut cgroup = Cgroup { record, fresh: BTreeSet::new(), is_kept: false };
+    let spare =
+        std::iter::repeat_with(|| fd::copy(fd::standard_stream(0))).take(SPARE).collect::<nix::Result<Vec<_>>>();
+    let spare = spare.doing(|| "hold descriptors in reserve")?;
+    let mut cgroup = Cgroup { record, fresh: BTreeSet::new(), is_kept: false, spare };
     if cgroup.record.driver == Driver::Cgroupfs {
         // What users in the container may read there is not the caller's umask to say.
         let of_caller = umask(Mode::from_bits_truncate(0o022));
@@ -276,10 +284,12 @@ impl Drop for Cgroup {
         if self.is_kept {
             return;
         }
+        self.spare.clear();
         // Create found it unused: all that is in it came from there, as what a hook left in a shared PID namespace.
         let killed = if self.record.ready { self.record.signal_all(libc::SIGKILL) } else { Ok(()) };
-        if let Err(error) = killed.and_then(|()| self.record.remove()) {
-            log::warn!("{error}");
+        // There may have been nobody to kill.
+        if let Err(error) = self.record.remove() {
+            log::warn!("{}", killed.err().unwrap_or(error));
         }
     }
 }

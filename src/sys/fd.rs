@@ -170,6 +170,13 @@ pub fn open_standard_streams() -> nix::Result<()> {
     Ok(())
 }
 
+/// A close-on-exec copy.
+pub fn copy(fd: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    let number = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3))?;
+    // SAFETY: the call succeeded, so the kernel made a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// The standard streams, which stay open for the whole life of the process.
 pub fn standard_stream(number: RawFd) -> BorrowedFd<'static> {
     debug_assert!((0..=2).contains(&number));

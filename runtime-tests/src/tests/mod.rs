@@ -6,6 +6,7 @@ pub mod attacks;
 pub mod cgroups;
 pub mod chaos;
 pub mod chaos_calls;
+pub mod chaos_limits;
 pub mod cli;
 pub mod exec_errors;
 pub mod hooks;
@@ -43,6 +44,7 @@ pub const GROUPS: &[Group] = &[
     Group { name: "cli", tests: cli::TESTS },
     Group { name: "chaos", tests: chaos::TESTS },
     Group { name: "chaos", tests: chaos_calls::TESTS },
+    Group { name: "chaos", tests: chaos_limits::TESTS },
     Group { name: "overlay", tests: overlay::TESTS },
     Group { name: "rootless", tests: rootless::TESTS },
 ];
