@@ -69,17 +69,32 @@ struct Target {
 const CREATE: Target = Target {
     bundle: rich,
     before: |_| Ok(()),
-    words: |c| vec!["create".into(), "--bundle".into(), c.bundle.to_string_lossy().into_owned(), c.id.clone()],
+    words: |c| {
+        let (bundle, pid_file) = (c.bundle.to_string_lossy(), pid_file(c));
+        ["create", "--pid-file", &pid_file.to_string_lossy(), "--bundle", &bundle, &c.id].map(str::to_owned).to_vec()
+    },
     with_container: false,
     codes: (0, 1),
     succeeded: |container| {
         check_eq!(container.status()?, "created", "status after a create that succeeded");
+        check_eq!(std::fs::read_to_string(pid_file(container))?, container.pid()?.to_string(), "pid file");
         container.start()?.ok()?;
         check_eq!(container.status()?, "running", "status after start");
         Ok(())
     },
-    failed: |container| nothing_remains(container.context),
+    failed: |container| {
+        let files = std::fs::read_dir(container.context.dir.join("io"))?.flatten();
+        let mut left = files.map(|file| file.file_name().to_string_lossy().into_owned());
+        let left = left.find(|name| name.contains(&format!("{}.pid", container.id)));
+        check!(left.is_none(), "the pid file is left: {left:?}");
+        nothing_remains(container.context)
+    },
 };
+
+fn pid_file(container: &Container<'_>) -> std::path::PathBuf {
+    container.context.dir.join("io").join(format!("{}.pid", container.id))
+}
+
 /// Of whose namespaces one clone cannot make all.
 const CREATE_STAGED: Target = Target {
     bundle: |ctx| {
