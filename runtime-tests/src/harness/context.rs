@@ -103,10 +103,11 @@ impl Context {
         self.counter.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// What the ids of the test's containers begin with; a number follows.
+    /// What the ids of the test's containers begin with, and no other's, of another run neither; a number follows.
     pub fn id_prefix(&self) -> String {
         let plain = self.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' });
-        plain.take(40).chain(['-']).collect()
+        let run = self.cgroup_parent.trim_start_matches("/kelson-test-");
+        format!("{}-{run}-", plain.take(40).collect::<String>())
     }
 
     /// Path without extension for one command's input and output.
