@@ -391,9 +391,9 @@ fn errors_of(number: i64) -> &'static [i32] {
         | SYS_dup2 | SYS_dup3 | SYS_signalfd4 | SYS_memfd_create | SYS_pidfd_open | SYS_pidfd_getfd | SYS_fcntl => {
             &[EMFILE, ENFILE, ENOMEM]
         }
-        // All else ends a process that waits for start when nobody is there to be told.
-        SYS_poll => &[EINTR],
-        SYS_read | SYS_recvmsg | SYS_wait4 | SYS_waitid | SYS_connect => &[EINTR, EIO],
+        // All else ends a process that was told that its container is created: nobody is there any more to be told.
+        SYS_poll | SYS_recvmsg => &[EINTR],
+        SYS_read | SYS_wait4 | SYS_waitid | SYS_connect => &[EINTR, EIO],
         SYS_fstat | SYS_lstat | SYS_newfstatat | SYS_statx | SYS_statfs | SYS_readlink | SYS_readlinkat
         | SYS_getdents64 | SYS_access | SYS_faccessat2 => &[EIO, ENOMEM],
         SYS_write | SYS_sendmsg | SYS_sendto => &[EINTR, ENOSPC, EIO],
