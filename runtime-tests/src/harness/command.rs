@@ -429,15 +429,18 @@ impl Run {
         self.exits(0)
     }
 
-    /// Expects this exit code.
+    /// Expects that it ended by itself with this exit code; a program's 128 and the number of a signal too.
     pub fn exits(self, code: i32) -> Outcome<Run> {
         check!(self.code == code, "expected exit code {code}\n  {}", self.told());
+        check!(self.signal.is_none(), "expected exit code {code}, ended by a signal itself\n  {}", self.told());
         Ok(self)
     }
 
     /// Expects an exit code that is not 0, and an error on standard error.
     pub fn fails(self) -> Outcome<Run> {
         check!(self.code != 0 && self.signal.is_none(), "expected a failure\n  {}", self.told());
+        let told = !self.stderr.is_empty() && !self.err().contains("panicked at");
+        check!(told, "expected an error on standard error\n  {}", self.told());
         Ok(self)
     }
 

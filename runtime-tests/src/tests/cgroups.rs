@@ -62,6 +62,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "pids_limit_of_one_in_a_joined_pid_namespace", run: pids_limit_one },
     Test { name: "memory_limit_is_not_blamed_for_an_earlier_container", run: memory_not_blamed },
     Test { name: "below_a_frozen_one_is_refused", run: below_frozen },
+    Test { name: "exec_into_a_paused_one_waits_for_resume", run: exec_paused },
     Test { name: "exec_into_a_paused_one_can_be_interrupted", run: exec_paused_interrupted },
     Test { name: "devices_denied_by_default", run: devices_denied },
     Test { name: "devices_allowed_by_rule", run: devices_allowed },
@@ -823,6 +824,21 @@ fn below_frozen(ctx: &Context) -> Outcome {
     });
     cgroup::remove(&parent);
     result
+}
+
+fn exec_paused(ctx: &Context) -> Outcome {
+    ctx.need_controller("freezer")?;
+    let container = ctx.bundle()?.guest(&["sleep"]).start()?;
+    container.pause()?.ok()?;
+    container.exec(&["exit", "0"])?.fails_saying(&["paused"])?;
+    let exec = container.exec_command(&["--ignore-paused"], &["/bin/guest", "print", "resumed"]).spawn()?;
+    eventually(ctx.patience, "exec is in the cgroup", || {
+        (processes(&container).len() > 1 || exec.has_ended()).then_some(())
+    })?;
+    check!(!exec.has_ended(), "exec ended: {}", exec.stderr());
+    container.resume()?.ok()?;
+    exec.wait()?.ok()?.prints("resumed\n")?;
+    container.end()
 }
 
 /// Its process waits in the frozen cgroup, on v1 even for its end; whoever asked for it need not.

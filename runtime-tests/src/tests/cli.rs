@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::lifecycle::is_rfc3339;
-use crate::harness::{Bundle, Cmd, Container, Context, Lines, Outcome, Peer, Test, Value, json};
+use crate::harness::{Bundle, Cmd, Container, Context, Lines, Outcome, Peer, Test, Value, cgroup, eventually, json};
 use crate::{check, check_eq, sys};
 
 pub const TESTS: &[Test] = &[
@@ -16,6 +16,13 @@ pub const TESTS: &[Test] = &[
     Test { name: "options_before_and_after_the_id", run: options_around_the_id },
     Test { name: "options_after_the_id_of_kill", run: options_after_the_id_of_kill },
     Test { name: "options_with_equal_sign_and_short_forms", run: option_forms },
+    Test { name: "short_forms", run: short_forms },
+    Test { name: "no_subreaper", run: no_subreaper },
+    Test { name: "rootless_by_option", run: rootless_by_option },
+    Test { name: "spec_into_another_file", run: spec_file },
+    Test { name: "exec_in_a_cgroup_below", run: exec_in_cgroup },
+    Test { name: "exec_where_there_is_no_process", run: exec_without_process },
+    Test { name: "exec_tty_and_detach_without_a_socket", run: exec_tty_detached },
     Test { name: "options_after_the_program_belong_to_it", run: options_of_the_program },
     Test { name: "bundle_defaults_to_the_working_directory", run: default_bundle },
     Test { name: "config_from_another_file", run: other_config },
@@ -181,6 +188,112 @@ fn options_of_the_program(ctx: &Context) -> Outcome {
     let run = container.exec_command(&["--env", "A=1"], &words).run()?.ok()?;
     check_eq!(run.report()?["args"], json!(words), "arguments of the program");
     check!(run.out().ends_with("--user\n-e\n"), "output: {:?}", run.out());
+    container.end()
+}
+
+/// `-b`, `-p`, `-d`, `-t`, `-e`, `-u`, `-g`, `-c`, `-f`: what has no test elsewhere.
+fn short_forms(ctx: &Context) -> Outcome {
+    let mut bundle = sleeper(ctx)?;
+    let container = bundle.container()?;
+    container.verb("run").arg("-d").arg("-b").arg(&bundle.dir).arg(&container.id).run()?.ok()?;
+    let process = ctx.dir.join("process.json");
+    fs::write(&process, serde_json::to_vec(&container.process(&["print", "from -p"]))?)?;
+    container.exec_command(&["-p", &process.to_string_lossy()], &[]).run()?.ok()?.prints("from -p\n")?;
+    if ctx.peer == Peer::Kelson {
+        let seen = container.exec_command(&["-g", "5"], &["/bin/guest", "report"]).run()?.ok()?.report()?;
+        check_eq!(seen["groups"], json!([5]), "groups");
+    }
+    let (main, peer) = sys::open_pty()?;
+    let running = container.exec_command(&["-t"], &["/bin/guest", "tty"]).on_terminal(peer).spawn()?;
+    let shown = String::from_utf8_lossy(&Lines::new(main).to_end(ctx.patience)?).into_owned();
+    running.wait()?.ok()?;
+    check!(shown.contains("\"tty\""), "what the terminal showed: {shown}");
+    container.end()
+}
+
+/// Orphans of a container without a PID namespace fall to run, or to the next subreaper, which is the test.
+fn no_subreaper(ctx: &Context) -> Outcome {
+    for option in [None, Some("--no-subreaper")] {
+        let mut bundle = ctx.bundle()?;
+        bundle.options.extend(option.map(str::to_owned));
+        bundle.without_namespace("pid").guest(&["leave", "leave", "sleep", ",", "ready", ",", "sleep"]);
+        let container = bundle.container()?;
+        let mut run = container.run_command().piped().spawn()?;
+        while !run.line()?.contains("ready") {}
+        let init = container.pid()?;
+        let expected = if option.is_some() { std::process::id() as i32 } else { run.pid() };
+        eventually(ctx.patience, &format!("{option:?}: the orphan's parent is {expected}"), || {
+            let inside = cgroup::processes(&container.cgroup("freezer"));
+            inside.iter().any(|pid| *pid != init && parent(*pid) == Some(expected)).then_some(())
+        })?;
+        container.kill("KILL")?.ok()?;
+        run.wait()?.exits(128 + libc::SIGKILL)?;
+    }
+    Ok(())
+}
+
+fn parent(pid: i32) -> Option<i32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+}
+
+fn rootless_by_option(ctx: &Context) -> Outcome {
+    for value in ["true", "false", "auto"] {
+        let mut bundle = ctx.bundle()?;
+        bundle.guest(&["exit", "0"]);
+        let container = bundle.container()?;
+        ctx.runtime().args(["--rootless", value, "run", "--bundle"]).arg(&bundle.dir).arg(&container.id).run()?.ok()?;
+    }
+    ctx.runtime().args(["--rootless", "perhaps", "list"]).run()?.fails_saying(&["rootless"])?;
+    Ok(())
+}
+
+fn spec_file(ctx: &Context) -> Outcome {
+    ctx.need_kelson("spec --file")?;
+    let bundle = ctx.bundle()?;
+    for option in ["--file", "-f"] {
+        let file = ctx.dir.join(format!("other{option}.json"));
+        ctx.runtime().args(["spec", option]).arg(&file).arg("-b").arg(&bundle.dir).run()?.ok()?;
+        let written: Value = serde_json::from_slice(&fs::read(&file)?)?;
+        check!(written["ociVersion"].is_string(), "what {option} wrote: {written}");
+        ctx.runtime().args(["spec", option]).arg(&file).run()?.fails_saying(&["other"])?;
+    }
+    check!(!bundle.dir.join("config.json").exists(), "config.json was written");
+    Ok(())
+}
+
+fn exec_in_cgroup(ctx: &Context) -> Outcome {
+    let container = sleeper(ctx)?.start()?;
+    let below = container.cgroup("freezer").join("below");
+    fs::create_dir(&below)?;
+    // On v1 a path without a controller is meant for all of them, which do not have it.
+    let path = if ctx.is_v2() { "below" } else { "freezer:below" };
+    let run = container.exec_command(&["--cgroup", path], &["/bin/guest", "report"]).run();
+    fs::remove_dir(&below)?;
+    let seen = run?.ok()?.report()?;
+    let lines = seen["cgroup"].as_array().cloned().unwrap_or_default();
+    let line =
+        |wanted: &str| lines.iter().filter_map(|l| l.as_str()).any(|l| l.contains(wanted) && l.ends_with("/below"));
+    check!(line(if ctx.is_v2() { "0::" } else { ":freezer:" }), "cgroups of exec: {lines:?}");
+    container.end()
+}
+
+fn exec_without_process(ctx: &Context) -> Outcome {
+    ctx.need_kelson("a container without a process")?;
+    let mut bundle = ctx.bundle()?;
+    let container = bundle.remove("/process").create()?;
+    let run = container.exec(&["exit", "0"])?.fails_saying(&["process"])?;
+    check_eq!(run.code, 255, "exit code\n  {}", run.told());
+    container.verb("delete").args(["--force", &container.id]).run()?.ok()?;
+    Ok(())
+}
+
+fn exec_tty_detached(ctx: &Context) -> Outcome {
+    let container = sleeper(ctx)?.start()?;
+    let run = container.exec_command(&["--tty", "--detach"], &["/bin/guest", "exit", "0"]).run()?.fails()?;
+    if ctx.peer == Peer::Kelson {
+        run.fails_saying(&["process.terminal", "--console-socket"])?;
+    }
     container.end()
 }
 
@@ -497,6 +610,45 @@ fn features_are_true(ctx: &Context) -> Outcome {
     });
     bundle.set("/linux/seccomp", profile);
     bundle.run()?.ok().map_err(|e| e.during("all seccomp architectures"))?;
+    let with_rule = |bundle: &mut Bundle, action: &str, operator: &str| -> Outcome {
+        let args = json!([{"index": 0, "value": 1, "op": operator}]);
+        let rules = json!([{"names": ["acct"], "action": action, "args": args}]);
+        bundle.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}));
+        bundle.run()?.ok().map_err(|e| e.during(&format!("{action} {operator}")))?;
+        Ok(())
+    };
+    // NOTIFY and its flag need somebody who listens: seccomp::notify_listener.
+    for action in
+        words("/linux/seccomp/actions").iter().filter(|a| !["SCMP_ACT_NOTIFY", "SCMP_ACT_ALLOW"].contains(&a.as_str()))
+    {
+        with_rule(&mut bundle, action, "SCMP_CMP_EQ")?;
+    }
+    for operator in words("/linux/seccomp/operators") {
+        with_rule(&mut bundle, "SCMP_ACT_ERRNO", &operator)?;
+    }
+    bundle.remove("/linux/seccomp");
+    for mode in words("/linux/memoryPolicy/modes") {
+        let nodes = if ["MPOL_DEFAULT", "MPOL_LOCAL"].contains(&mode.as_str()) { "" } else { "0" };
+        bundle.set("/linux/memoryPolicy", json!({"mode": mode, "nodes": nodes}));
+        bundle.run()?.ok().map_err(|e| e.during(&mode))?;
+    }
+    bundle.remove("/linux/memoryPolicy");
+    let claims = |pointer: &str| document.pointer(pointer).and_then(Value::as_bool);
+    if ctx.peer == Peer::Kelson {
+        for (pointer, expected) in [
+            ("/linux/cgroup/systemd", false),
+            ("/linux/cgroup/systemdUser", false),
+            ("/linux/intelRdt/enabled", false),
+            ("/linux/cgroup/v1", true),
+            ("/linux/cgroup/v2", true),
+            ("/linux/apparmor/enabled", true),
+            ("/linux/selinux/enabled", true),
+            ("/linux/netDevices/enabled", true),
+            ("/linux/mountExtensions/idmap/enabled", true),
+        ] {
+            check_eq!(claims(pointer), Some(expected), "{pointer}");
+        }
+    }
     let all = words("/linux/capabilities");
     bundle.remove("/linux/seccomp").set("/process/capabilities", json!({"bounding": all}));
     let run = bundle.run()?.ok().map_err(|e| e.during("all capabilities"))?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::harness::{Bundle, Context, Outcome, Test, Value, eventually, json};
+use crate::harness::{Bundle, Context, Outcome, Peer, Test, Value, eventually, json};
 use crate::{check, check_eq};
 
 pub const TESTS: &[Test] = &[
@@ -130,22 +130,19 @@ fn state_on_stdin(ctx: &Context) -> Outcome {
     let container = bundle.guest(&["sleep"]).start()?;
     let (id, pid) = (container.id.clone(), container.pid()?);
     container.end()?;
-    // Status by runtime.md's lifecycle; `creating` until everything of create is done.
-    for (point, statuses) in POINTS.iter().zip([
-        ["creating", "created"],
-        ["creating", "created"],
-        ["creating", "created"],
-        ["created", "created"],
-        ["running", "running"],
-        ["stopped", "stopped"],
-    ]) {
+    // Status by runtime.md's lifecycle; the spec leaves open whether prestart hooks, which it deprecates, see `created`.
+    for (point, status) in POINTS.iter().zip(["created", "creating", "creating", "created", "running", "stopped"]) {
         let line = log.find(point)?;
         let state: Value = serde_json::from_str(line["stdin"].as_str().unwrap_or_default())
             .map_err(|e| format!("{point}: standard input is not the state: {e}: {line}"))?;
         check_eq!(state["id"], json!(id), "{point}: id");
         check!(state["ociVersion"].is_string(), "{point}: no ociVersion: {state}");
         check_eq!(state["bundle"], json!(bundle.dir), "{point}: bundle");
-        check!(statuses.iter().any(|s| state["status"] == *s), "{point}: status {}", state["status"]);
+        let may_be_either =
+            ctx.peer != Peer::Kelson && ["prestart", "createRuntime", "createContainer"].contains(point);
+        let either = ["creating", "created"].iter().any(|either| state["status"] == *either);
+        let good = state["status"] == status || may_be_either && either;
+        check!(good, "{point}: status {}", state["status"]);
         // In the container's namespace the pid is the one that is seen there (runtime.md#state).
         let expected = if ["createContainer", "startContainer"].contains(point) { 1 } else { pid };
         if *point != "poststop" {

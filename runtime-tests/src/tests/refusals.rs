@@ -676,6 +676,9 @@ fn seccomp_too_large(ctx: &Context) -> Outcome {
         })
         .collect();
     bundle.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}));
+    let run = bundle.run()?.fails()?;
+    let count = run.err().split_whitespace().filter_map(|word| word.parse::<u32>().ok()).find(|count| *count > 4096);
+    check!(count.is_some(), "no count above 4096 in the error: {}", run.err());
     bundle.refused(&["linux.seccomp", "instructions", "4096"])
 }
 
