@@ -1,6 +1,6 @@
 //! Runs tests, each in a process of its own that is subreaper of all it starts, and prints results.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -147,6 +147,8 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
             }
         }
     }
+    // What a test cannot see: its runtime took the cgroup file systems away, or made cgroups elsewhere.
+    remove_leftovers(|pid| pid == std::process::id());
     discard(&work);
     if !totals.failures.is_empty() {
         println!("\nfailed:\n  {}", totals.failures.join("\n  "));
@@ -213,12 +215,23 @@ fn remove_leftovers(wanted: impl Fn(u32) -> bool) {
             let _ = fs::remove_dir(entry.path());
         }
     }
+    // runc takes paths that are relative, or climb, to be below the cgroup of its caller.
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own: Vec<&str> = own.lines().filter_map(|line| line.splitn(3, ':').nth(2)).collect();
     for point in Layout::read().mounts {
-        for entry in fs::read_dir(point).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let pid = name.strip_prefix("kelson-test-").and_then(|rest| rest.split('-').next()?.parse().ok());
-            if pid.is_some_and(&wanted) {
-                cgroup::remove(&entry.path());
+        let below = own.iter().map(|path| point.join(path.trim_start_matches('/')));
+        let dirs: HashSet<PathBuf> = below.flat_map(|dir| [dir.join("tmp"), dir]).chain([point.clone()]).collect();
+        for dir in dirs.into_iter().filter(|dir| dir.is_dir()) {
+            for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let rest = name.strip_prefix("kelson-test-").or(name.strip_prefix("kelson-tests-"));
+                if rest.and_then(|rest| rest.split('-').next()?.parse().ok()).is_some_and(&wanted) {
+                    cgroup::remove(&entry.path());
+                }
+            }
+            if dir.ends_with("tmp") {
+                // Only an empty one goes.
+                let _ = fs::remove_dir(dir);
             }
         }
     }
