@@ -106,6 +106,11 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
         return Err("no test has such a name".into());
     }
     let work = prepare(options, peer)?;
+    let options = &Options {
+        runtime: within_reach(&options.runtime, &work)?,
+        guest: within_reach(&options.guest, &work)?,
+        ..options.clone()
+    };
     let cgroup = if Layout::read().is_v2() { "v2" } else { "v1" };
     let subject = Subject { runtime: peer.name(), version: &version, cgroup };
     println!("{} {version} ({}), cgroup {cgroup}, {} tests", peer.name(), options.runtime.display(), names.len());
@@ -271,6 +276,17 @@ fn prepare(options: &Options, peer: Peer) -> Result<PathBuf, String> {
     };
     let result = steps();
     result.map_err(|e| format!("{doing}: {e}"))
+}
+
+/// `program`, or a copy of it in the work directory where a directory on the way to it is closed to other users, as root's
+/// home is: tests become such users.
+fn within_reach(program: &Path, work: &Path) -> Result<PathBuf, String> {
+    let is_open = |dir: &Path| fs::metadata(dir).is_ok_and(|info| info.permissions().mode() & 0o001 != 0);
+    let Some(name) = program.file_name().filter(|_| !program.ancestors().skip(1).all(is_open)) else {
+        return Ok(program.into());
+    };
+    let copy = work.join(name);
+    fs::copy(program, &copy).map(|_| copy).map_err(|e| format!("copy {}: {e}", program.display()))
 }
 
 fn start(options: &Options, peer: Peer, version: &str, work: &Path, index: usize, name: &str) -> Result<Job, String> {
