@@ -206,7 +206,8 @@ fn is_running(program: usize) -> isize {
     let own = unsafe { &*first };
     // SAFETY: as above.
     let other = unsafe { &*second };
-    let is_same = own.st_ino == other.st_ino
+    // overlayfs may put numbers of its own into the upper bits (its option xino).
+    let is_same = own.st_ino as u32 == other.st_ino as u32
         && own.st_size == other.st_size
         && own.st_ctime == other.st_ctime
         && own.st_ctime_nsec == other.st_ctime_nsec;
