@@ -133,7 +133,11 @@ pub(super) unsafe fn clone_copy(flags: u64, pidfd: &mut c_int) -> libc::c_long {
 /// Gives a descriptor for process `pid` (pidfd_open(2), since 5.3).
 pub fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
     // SAFETY: takes two integers and touches no memory.
-    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    let fd = match check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) }) {
+        // Linux 6.12 says so of one that has ended and whose number is still that of a session or a process group.
+        Err(Errno::EINVAL) => Err(Errno::ESRCH),
+        other => other,
+    }?;
     // SAFETY: the call succeeded, so it is a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }

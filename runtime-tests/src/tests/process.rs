@@ -857,7 +857,7 @@ fn exec_process_from_a_pipe(ctx: &Context) -> Outcome {
     let process = serde_json::to_vec(&container.process(&["report"]))?;
     let out = ctx.dir.join("out");
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-    let exec = container.verb("exec").args(["--process", "/dev/stdin", &container.id]);
+    let exec = container.verb("exec").args(["--process", "/proc/self/fd/0", &container.id]);
     let running = exec.fd(0, read).fd(1, File::create(&out)?).spawn()?;
     let mut write = std::fs::File::from(write);
     for part in process.chunks(process.len() / 2) {
