@@ -10,6 +10,8 @@
 //! mkdir(2) decides who makes a container; flock(2) on the directory orders those who change it. The status is never
 //! stored: it is read from the process (pid and start time), its cgroup (frozen or not) and the start socket.
 
+mod summary;
+
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::Write;
@@ -29,12 +31,17 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::{Hook, Namespace, OCI_VERSION, Plan};
-use crate::sys::fd::{open, read_all, read_short};
+use crate::sys::fd::{Done, open, read_all, read_short};
 use crate::sys::process;
+
+pub use summary::{Summary, Survey};
 
 /// Format of `state.json`: a newer Kelson reads all older ones. From 2 on the container's process says before execve(2) that it
 /// comes to it.
 const FORMAT: u32 = 2;
+
+/// The file with the record.
+const RECORD: &str = "state.json";
 
 /// What is known of a container.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -72,6 +79,9 @@ pub struct State {
     pub pid_namespace_is_new: bool,
     /// The config has a process.
     pub startable: bool,
+    /// It is `start` that lets the process go on, and not the `run` that made it.
+    #[serde(default = "State::waits")]
+    pub waits_for_start: bool,
     #[serde(default)]
     pub poststart: Vec<Hook>,
     #[serde(default)]
@@ -506,23 +516,41 @@ fn missing(id: &str) -> Error {
 /// # Errors
 /// `ENOENT` if there is no record, or only the beginning of the first one.
 fn read(dir: &Path, shown: &Path) -> Result<State> {
-    let path = shown.join("state.json");
-    let file = open(&dir.join("state.json"), OFlag::O_RDONLY).map_err(std::io::Error::from);
-    let text = file.and_then(|file| read_all(&File::from(file)));
-    let text = text.doing(|| format!("read {}", path.display()))?;
-    let state: State = match serde_json::from_slice(&text) {
-        Err(error) if error.is_eof() => return Err(Errno::ENOENT.into()),
-        other => other.map_err(|e| Error::other(e.to_string())).doing(|| format!("read {}", path.display()))?,
-    };
-    if state.format > FORMAT {
-        return Err(Error::state(format!(
-            "{} has format {}, this Kelson knows {FORMAT}",
-            path.display(),
-            state.format
-        ))
-        .hint("use the newer Kelson that made the container"));
-    }
+    let mut text = vec![];
+    read_text(dir, shown, &mut text, &mut Done::default())?;
+    let state: State = parse(shown, &text)?;
+    check_format(shown, state.format)?;
     Ok(state)
+}
+
+/// Reads the record in `dir` in place of what `text` holds; `done` takes its descriptor.
+fn read_text(dir: &Path, shown: &Path, text: &mut Vec<u8>, done: &mut Done) -> Result<()> {
+    let file = open(&dir.join(RECORD), OFlag::O_RDONLY).map(File::from).map_err(std::io::Error::from);
+    let read = file.and_then(|file| {
+        let read = read_all(&file, text);
+        done.add(file);
+        read
+    });
+    read.doing(|| format!("read {}", shown.join(RECORD).display()))
+}
+
+/// # Errors
+/// `ENOENT` for a record that is only begun: there is nothing of its container yet.
+fn parse<'t, T: Deserialize<'t>>(dir: &Path, text: &'t [u8]) -> Result<T> {
+    match serde_json::from_slice(text) {
+        Err(error) if error.is_eof() => Err(Errno::ENOENT.into()),
+        other => other
+            .map_err(|error| Error::other(error.to_string()))
+            .doing(|| format!("read {}", dir.join(RECORD).display())),
+    }
+}
+
+fn check_format(dir: &Path, format: u32) -> Result<()> {
+    if format <= FORMAT {
+        return Ok(());
+    }
+    let cause = format!("{} has format {format}, this Kelson knows {FORMAT}", dir.join(RECORD).display());
+    Err(Error::state(cause).hint("use the newer Kelson that made the container"))
 }
 
 /// Reads the record of container `id` without waiting for anybody.
@@ -580,12 +608,18 @@ impl State {
             namespaces: crate::sandbox::namespace_flags(&plan.namespaces, Namespace::is_own),
             pid_namespace_is_new: plan.namespaces.pid.is_new(),
             startable: plan.process.is_some(),
+            waits_for_start: true,
             poststart: plan.hooks.poststart.clone(),
             poststop: plan.hooks.poststop.clone(),
             no_new_keyring: false,
             host_mount: None,
             cgroup,
         }
+    }
+
+    /// Records without the member do not say who made them.
+    fn waits() -> bool {
+        true
     }
 
     /// The container's process, which the Kelson that created it runs, says when it comes to execve(2).
@@ -615,20 +649,7 @@ impl State {
 
     /// What the container is now, as the kernel tells.
     pub fn status(&self, root: &Path) -> Result<Status> {
-        if !self.is_alive()? {
-            return Ok(if self.creating && is_locked(&root.join(&self.id)) {
-                Status::Creating
-            } else {
-                Status::Stopped
-            });
-        }
-        if self.creating {
-            return Ok(Status::Creating);
-        }
-        if self.cgroup.is_frozen()? {
-            return Ok(Status::Paused);
-        }
-        Ok(if self.waits_for_start(root)? { Status::Created } else { Status::Running })
+        self.life().status(root, &mut Done::default(), |_| self.cgroup.is_frozen())
     }
 
     /// The container's process runs: it exists, is the one that create made, and is no zombie.
@@ -636,28 +657,17 @@ impl State {
     /// # Errors
     /// What keeps it from being told, such as too many open files: one that is not seen may run all the same.
     pub fn is_alive(&self) -> Result<bool> {
-        if self.pid <= 0 {
-            return Ok(false);
-        }
-        let pid = Pid::from_raw(self.pid);
-        let looked = self.looks_alive(pid);
-        looked.doing(|| format!("look at process {pid}"))
+        self.life().is_alive(&mut Done::default())
     }
 
-    fn looks_alive(&self, pid: Pid) -> Result<bool> {
-        if let Some(inode) = self.pidfd_inode {
-            match process::pidfd_open(pid) {
-                // Told by its number from every other one, and by its descriptor whether all of its threads have ended.
-                Ok(pidfd) => return Ok(nix::sys::stat::fstat(&pidfd)?.st_ino == inode && !has_ended(&pidfd)?),
-                // Hidden by a filter.
-                Err(Errno::ENOSYS | Errno::EPERM) => {}
-                Err(errno) => return is_gone(errno).map(|()| false),
-            }
-        }
-        match stat(pid)? {
-            Some((time, _)) if time != self.start_time => Ok(false),
-            Some((_, runs)) => Ok(runs || has_threads(pid)?),
-            None => Ok(false),
+    fn life(&self) -> Life<'_> {
+        Life {
+            id: &self.id,
+            creating: self.creating,
+            pid: self.pid,
+            start_time: self.start_time,
+            pidfd_inode: self.pidfd_inode,
+            waits_for_start: self.waits_for_start,
         }
     }
 
@@ -690,23 +700,6 @@ impl State {
         self.pid_namespace_is_new
     }
 
-    /// Somebody listens on the start socket: the container's process, which closes it by execve(2).
-    fn waits_for_start(&self, root: &Path) -> Result<bool> {
-        let dir = root.join(&self.id);
-        let asked = match fs::symlink_metadata(dir.join("start")) {
-            Ok(_) => File::open(&dir),
-            Err(error) => Err(error),
-        };
-        let asked = asked.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)));
-        // A connection without a word is no start: the container's process goes on waiting. So many may have asked before that
-        // there is no room for one more: somebody listens all the same.
-        match asked.and_then(|dir| connect_at_once(&short(&dir, "start"))) {
-            Ok(_) | Err(Errno::EAGAIN) => Ok(true),
-            Err(Errno::ENOENT | Errno::ECONNREFUSED) => Ok(false),
-            Err(errno) => Err(errno).doing(|| format!("ask at {}", dir.join("start").display())),
-        }
-    }
-
     /// What the specification calls the state of a container (runtime.md#state), as JSON.
     pub fn to_oci(&self, status: Status) -> Result<String> {
         #[derive(Serialize)]
@@ -734,6 +727,87 @@ impl State {
             annotations: &self.annotations,
         };
         serde_json::to_string(&oci).map_err(|e| Error::other(e.to_string()))
+    }
+}
+
+/// The part of a record from which the status is told.
+struct Life<'r> {
+    id: &'r str,
+    creating: bool,
+    pid: i32,
+    start_time: u64,
+    pidfd_inode: Option<u64>,
+    waits_for_start: bool,
+}
+
+impl Life<'_> {
+    /// `done` takes descriptors.
+    fn status(
+        &self,
+        root: &Path,
+        done: &mut Done,
+        is_frozen: impl FnOnce(&mut Done) -> Result<bool>,
+    ) -> Result<Status> {
+        if !self.is_alive(done)? {
+            return Ok(if self.creating && is_locked(&root.join(self.id)) {
+                Status::Creating
+            } else {
+                Status::Stopped
+            });
+        }
+        if self.creating {
+            return Ok(Status::Creating);
+        }
+        if is_frozen(done)? {
+            return Ok(Status::Paused);
+        }
+        Ok(if self.waits_for_start && self.waits(root)? { Status::Created } else { Status::Running })
+    }
+
+    fn is_alive(&self, done: &mut Done) -> Result<bool> {
+        if self.pid <= 0 {
+            return Ok(false);
+        }
+        let pid = Pid::from_raw(self.pid);
+        self.looks_alive(pid, done).doing(|| format!("look at process {pid}"))
+    }
+
+    fn looks_alive(&self, pid: Pid, done: &mut Done) -> Result<bool> {
+        if let Some(inode) = self.pidfd_inode {
+            match process::pidfd_open(pid) {
+                // Told by its number from every other one, and by its descriptor whether all of its threads have ended.
+                Ok(pidfd) => {
+                    let is_alive = nix::sys::stat::fstat(&pidfd)?.st_ino == inode && !has_ended(&pidfd)?;
+                    done.add(pidfd);
+                    return Ok(is_alive);
+                }
+                // Hidden by a filter.
+                Err(Errno::ENOSYS | Errno::EPERM) => {}
+                Err(errno) => return is_gone(errno).map(|()| false),
+            }
+        }
+        match stat(pid)? {
+            Some((time, _)) if time != self.start_time => Ok(false),
+            Some((_, runs)) => Ok(runs || has_threads(pid)?),
+            None => Ok(false),
+        }
+    }
+
+    /// Somebody listens on the start socket: the container's process, which closes it by execve(2).
+    fn waits(&self, root: &Path) -> Result<bool> {
+        let dir = root.join(self.id);
+        let asked = match fs::symlink_metadata(dir.join("start")) {
+            Ok(_) => File::open(&dir),
+            Err(error) => Err(error),
+        };
+        let asked = asked.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)));
+        // A connection without a word is no start: the container's process goes on waiting. So many may have asked before that
+        // there is no room for one more: somebody listens all the same.
+        match asked.and_then(|dir| connect_at_once(&short(&dir, "start"))) {
+            Ok(_) | Err(Errno::EAGAIN) => Ok(true),
+            Err(Errno::ENOENT | Errno::ECONNREFUSED) => Ok(false),
+            Err(errno) => Err(errno).doing(|| format!("ask at {}", dir.join("start").display())),
+        }
     }
 }
 

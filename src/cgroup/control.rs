@@ -83,12 +83,6 @@ pub fn freezes_newcomers_v2(path: &Path) -> Result<bool> {
     Ok(events.lines().any(|line| line == "frozen 1"))
 }
 
-/// cgroup.freeze of a v2 cgroup.
-pub fn is_frozen_v2(path: &Path) -> Result<bool> {
-    let path = path.join("cgroup.freeze");
-    Ok(files::read(&path).doing(|| format!("read {}", path.display()))? == "1")
-}
-
 /// Sets freezer.state of a v1 cgroup to THAWED.
 pub fn thaw_v1(path: &Path) -> Result<()> {
     let path = path.join("freezer.state");

@@ -13,13 +13,25 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use crate::sys::{fd, xattr};
+use crate::sys::fd::{self, Done};
+use crate::sys::xattr;
 
 /// What a control file holds, without the newline at its end. Any of them but cgroup.procs fits in one page, and the
 /// kernel gives such a file in one read(2).
 pub fn read(path: &Path) -> io::Result<String> {
+    read_file(&File::from(fd::open(path, OFlag::O_RDONLY)?))
+}
+
+/// As [`read`], of the control file at `path` below `directory`; its descriptor goes to `done`.
+pub fn read_at(directory: &OwnedFd, path: &Path, done: &mut Done) -> io::Result<String> {
+    let file = File::from(openat(directory, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?);
+    let text = read_file(&file);
+    done.add(file);
+    text
+}
+
+fn read_file(mut file: &File) -> io::Result<String> {
     let mut buffer = [0; 4096];
-    let mut file = File::from(fd::open(path, OFlag::O_RDONLY)?);
     let mut text = Vec::new();
     loop {
         let length = file.read(&mut buffer)?;

@@ -13,6 +13,7 @@
 pub mod control;
 pub mod devices;
 pub mod files;
+mod freezer;
 pub mod layout;
 pub mod limits;
 pub mod resources;
@@ -20,7 +21,7 @@ pub mod resources;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -32,8 +33,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::Resources;
-use crate::sys::fd::{self, CloseRange, close_between, open};
+use crate::sys::fd::{self, close_all, open};
 
+pub use freezer::{Freezer, Freezers};
 pub use layout::{Layout, host_layout};
 use resources::Version;
 
@@ -373,17 +375,8 @@ pub struct Entry {
 }
 
 impl Drop for Entry {
-    /// Most descriptors have consecutive numbers: few calls close them all.
     fn drop(&mut self) {
-        let tasks = self.tasks.drain(..).map(|(_, tasks)| tasks);
-        let mut numbers: Vec<RawFd> = self.into.take().into_iter().chain(tasks).map(IntoRawFd::into_raw_fd).collect();
-        numbers.sort_unstable();
-        for run in numbers.chunk_by(|a, b| a + 1 == *b) {
-            if let (Some(first), Some(last)) = (run.first(), run.last()) {
-                // The descriptors are open and nobody else's: there is nothing that could fail.
-                let _ = close_between(*first, *last, CloseRange::Close);
-            }
-        }
+        close_all(self.into.take().into_iter().chain(self.tasks.drain(..).map(|(_, tasks)| tasks)));
     }
 }
 
@@ -633,20 +626,6 @@ impl Record {
         let cause =
             format!("too low to set the container up: it is {} bytes{peak}, and its process was killed", read(limit)?);
         Some(Error::config("linux.resources.memory.limit", cause).hint("raise the limit"))
-    }
-
-    /// Whether the cgroup is frozen, or is about to be; `false` where there is none.
-    pub fn is_frozen(&self) -> Result<bool> {
-        let frozen = match (self.v1("freezer"), self.unified()) {
-            (Some(path), _) => control::is_frozen_v1(path),
-            (None, Some(path)) => control::is_frozen_v2(path),
-            (None, None) => return Ok(false),
-        };
-        match frozen {
-            // It is gone, or went between open(2) and read(2).
-            Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::ENODEV)) => Ok(false),
-            other => other,
-        }
     }
 
     /// Removes what create made, the cgroups that the container made in it, and parents that no container needs any more.

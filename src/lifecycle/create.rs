@@ -212,6 +212,7 @@ fn make(
     let plan = &plan;
     let mut state = State::begin(&options.id, plan, record.clone());
     state.no_new_keyring = options.no_new_keyring;
+    state.waits_for_start = until == Until::Started;
     if !plan.namespaces.mount.is_own() {
         state.host_mount = Some(rootfs::mount_id(&plan.root.path).property(|| "root.path")?);
     }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Runtime;
 use crate::cli::{self, Listing};
 use crate::error::{Context, Error, Kind, Result};
-use crate::state::{self, State, Status};
+use crate::state::{self, Status, Summary, Survey};
 
 /// What `state` prints and `list --format json` holds, in runc's order.
 #[derive(Serialize)]
@@ -30,22 +30,6 @@ struct Described<'s> {
     owner: &'s str,
 }
 
-impl<'s> Described<'s> {
-    fn new(state: &'s State, status: Status, owner: &'s str) -> Self {
-        Self {
-            oci_version: &state.oci_version,
-            id: &state.id,
-            pid: if status == Status::Stopped { 0 } else { state.pid },
-            status: status.word(),
-            bundle: &state.bundle,
-            rootfs: &state.rootfs,
-            created: &state.created,
-            annotations: &state.annotations,
-            owner,
-        }
-    }
-}
-
 fn to_json(value: &impl Serialize) -> Result<String> {
     serde_json::to_string_pretty(value).map_err(|e| Error::other(e.to_string()))
 }
@@ -54,7 +38,23 @@ fn to_json(value: &impl Serialize) -> Result<String> {
 pub fn state(runtime: &Runtime, id: &str) -> Result<String> {
     let state = runtime.load(id)?;
     let status = state.status(&runtime.root)?;
-    to_json(&Described::new(&state, status, "")).map(|text| text + "\n")
+    let described = Described {
+        oci_version: &state.oci_version,
+        id: &state.id,
+        pid: shown_pid(state.pid, status),
+        status: status.word(),
+        bundle: &state.bundle,
+        rootfs: &state.rootfs,
+        created: &state.created,
+        annotations: &state.annotations,
+        owner: "",
+    };
+    to_json(&described).map(|text| text + "\n")
+}
+
+/// The PID of a stopped container is none any more.
+fn shown_pid(pid: i32, status: Status) -> i32 {
+    if status == Status::Stopped { 0 } else { pid }
 }
 
 /// All containers of the root.
@@ -71,60 +71,109 @@ pub fn list(runtime: &Runtime, options: &cli::List) -> Result<String> {
     // From within the root, the way to each container begins with its name.
     let root = if std::env::set_current_dir(&runtime.root).is_ok() { Path::new("") } else { &runtime.root };
     let mut owners = Owners::default();
-    let mut containers = vec![];
+    let mut listed = match options.format {
+        Listing::Json => Listed::Json(vec![]),
+        Listing::Table => Listed::Table(Table::new(["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"])),
+    };
+    let mut survey = Survey::new(root);
     for id in &ids {
-        match state::load(root, id).and_then(|state| Ok((state.status(root)?, state))) {
-            Ok((status, state)) => {
-                let owner = owners.name(state.owner);
-                containers.push((state, status, owner));
-            }
+        match survey.look(id, |shown, status| listed.add(shown, status, &mut owners)) {
+            Ok(added) => added?,
             // Deleted while it is listed, or never begun.
             Err(error) if error.kind() == Kind::State => log::debug!("container {id}: {error}"),
             // No failure of the others.
             Err(error) => log::warn!("container {id}: {error}"),
         }
     }
-    let text = match options.format {
-        // As runc prints an empty list; callers expect it.
-        Listing::Json if containers.is_empty() => Ok("null\n".into()),
-        Listing::Json => {
-            let described: Vec<_> =
-                containers.iter().map(|(state, status, owner)| Described::new(state, *status, owner)).collect();
-            serde_json::to_string(&described).map(|text| text + "\n").map_err(|e| Error::other(e.to_string()))
-        }
-        Listing::Table => {
-            let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
-            rows.extend(containers.iter().map(|(state, status, owner)| {
-                let pid = if *status == Status::Stopped { 0 } else { state.pid };
-                [
-                    state.id.clone(),
-                    pid.to_string(),
-                    status.word().to_owned(),
-                    state.bundle.display().to_string(),
-                    state.created.clone(),
-                    owner.clone(),
-                ]
-            }));
-            Ok(table(&rows))
-        }
-    };
-    // The process ends: a hundred records need not be taken apart.
-    std::mem::forget(containers);
-    text
+    Ok(listed.finish())
 }
 
-/// Columns as wide as their widest cell and two spaces.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..N).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        let line = cells.collect::<Vec<_>>().join("  ");
-        text.push_str(line.trim_end());
-        text.push('\n');
+/// The listing so far.
+enum Listed {
+    /// A JSON object for each.
+    Json(Vec<String>),
+    Table(Table<6>),
+}
+
+impl Listed {
+    fn add(&mut self, shown: &Summary<'_>, status: Status, owners: &mut Owners) -> Result<()> {
+        let pid = shown_pid(shown.pid, status);
+        let owner = owners.name(shown.owner);
+        match self {
+            Self::Json(objects) => {
+                let described = Described {
+                    oci_version: &shown.oci_version,
+                    id: &shown.id,
+                    pid,
+                    status: status.word(),
+                    bundle: Path::new(&*shown.bundle),
+                    rootfs: Path::new(&*shown.rootfs),
+                    created: &shown.created,
+                    annotations: &shown.annotations,
+                    owner,
+                };
+                objects.push(serde_json::to_string(&described).map_err(|error| Error::other(error.to_string()))?);
+            }
+            Self::Table(table) => {
+                table.add([&shown.id, &pid.to_string(), status.word(), &shown.bundle, &shown.created, owner]);
+            }
+        }
+        Ok(())
     }
-    text
+
+    fn finish(self) -> String {
+        match self {
+            // As runc prints an empty list; callers expect it.
+            Self::Json(objects) if objects.is_empty() => "null\n".into(),
+            Self::Json(objects) => format!("[{}]\n", objects.join(",")),
+            Self::Table(table) => table.print(),
+        }
+    }
+}
+
+/// Rows of `N` cells, one after the other in one text: a hundred containers are six hundred cells.
+struct Table<const N: usize> {
+    text: String,
+    /// Where each cell ends in the text.
+    ends: Vec<usize>,
+    /// Of the widest cell of each column, in characters.
+    widths: [usize; N],
+}
+
+impl<const N: usize> Table<N> {
+    fn new(head: [&str; N]) -> Self {
+        let mut table = Self { text: String::new(), ends: vec![], widths: [0; N] };
+        table.add(head);
+        table
+    }
+
+    fn add(&mut self, cells: [&str; N]) {
+        for (cell, width) in cells.into_iter().zip(&mut self.widths) {
+            self.text.push_str(cell);
+            self.ends.push(self.text.len());
+            *width = cell.chars().count().max(*width);
+        }
+    }
+
+    /// Columns as wide as their widest cell and two spaces.
+    fn print(&self) -> String {
+        let mut printed =
+            String::with_capacity(self.ends.len() / N * self.widths.iter().map(|width| width + 2).sum::<usize>());
+        let mut begin = 0;
+        for (i, end) in self.ends.iter().enumerate() {
+            let cell = &self.text[begin..*end];
+            begin = *end;
+            printed.push_str(cell);
+            if i % N < N - 1 {
+                let padding = self.widths[i % N] - cell.chars().count() + 2;
+                printed.extend(std::iter::repeat_n(' ', padding));
+            } else {
+                printed.truncate(printed.trim_end_matches(' ').len());
+                printed.push('\n');
+            }
+        }
+        printed
+    }
 }
 
 /// Names of the host's users; /etc/passwd is read when the first is asked for.
@@ -132,7 +181,7 @@ fn table<const N: usize>(rows: &[[String; N]]) -> String {
 struct Owners(Option<BTreeMap<u32, String>>);
 
 impl Owners {
-    fn name(&mut self, uid: u32) -> String {
+    fn name(&mut self, uid: u32) -> &str {
         let names = self.0.get_or_insert_with(|| {
             let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
             let entry = |line: &str| {
@@ -142,7 +191,7 @@ impl Owners {
             };
             passwd.lines().filter_map(entry).collect()
         });
-        names.get(&uid).cloned().unwrap_or_else(|| format!("#{uid}"))
+        names.entry(uid).or_insert_with(|| format!("#{uid}"))
     }
 }
 
@@ -188,8 +237,10 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let rows = [["ID", "PID"], ["web-server", "7"]].map(|row| row.map(str::to_owned));
-        assert_eq!(table(&rows), "ID          PID\nweb-server  7\n");
+        let mut table = Table::new(["ID", "PID", "OWNER"]);
+        table.add(["wéb-server", "7", "root"]);
+        table.add(["x", "", ""]);
+        assert_eq!(table.print(), "ID          PID  OWNER\nwéb-server  7    root\nx\n");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Descriptors: close_range(2), received and inherited descriptors, umask-safe moves.
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::NixPath;
 use nix::errno::Errno;
@@ -41,10 +41,12 @@ pub fn read_sized(mut file: &std::fs::File, size: usize) -> std::io::Result<Vec<
     Ok(bytes)
 }
 
-/// All of a file that is small more often than not: one read(2) for less than 8 KiB, whose end a regular file tells by giving
-/// less than was asked for.
-pub fn read_all(mut file: &std::fs::File) -> std::io::Result<Vec<u8>> {
-    let mut bytes = vec![0; 8192];
+/// Reads all of a file that is small more often than not in place of what `bytes` holds: one read(2) for less than 8 KiB, whose
+/// end a regular file tells by giving less than was asked for.
+pub fn read_all(mut file: &std::fs::File, bytes: &mut Vec<u8>) -> std::io::Result<()> {
+    if bytes.len() < 8192 {
+        bytes.resize(8192, 0);
+    }
     let mut length = 0;
     loop {
         match std::io::Read::read(&mut file, &mut bytes[length..]) {
@@ -54,7 +56,7 @@ pub fn read_all(mut file: &std::fs::File) -> std::io::Result<Vec<u8>> {
         }
         if length < bytes.len() {
             bytes.truncate(length);
-            return Ok(bytes);
+            return Ok(());
         }
         bytes.resize(2 * length, 0);
     }
@@ -111,6 +113,34 @@ fn close_listed(first: RawFd, last: RawFd, how: CloseRange) -> nix::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Closes descriptors by few calls: most have consecutive numbers.
+pub fn close_all(fds: impl IntoIterator<Item = OwnedFd>) {
+    let mut numbers: Vec<RawFd> = fds.into_iter().map(IntoRawFd::into_raw_fd).collect();
+    numbers.sort_unstable();
+    for run in numbers.chunk_by(|a, b| a + 1 == *b) {
+        if let (Some(first), Some(last)) = (run.first(), run.last()) {
+            // They are open and nobody else's: there is nothing that could fail.
+            let _ = close_between(*first, *last, CloseRange::Close);
+        }
+    }
+}
+
+/// Descriptors that are done with and closed some at a time.
+#[derive(Debug, Default)]
+pub struct Done(Vec<OwnedFd>);
+
+impl Done {
+    /// Far below what a process may have open.
+    const MOST: usize = 60;
+
+    pub fn add(&mut self, fd: impl Into<OwnedFd>) {
+        self.0.push(fd.into());
+        if self.0.len() == Self::MOST {
+            close_all(self.0.drain(..));
+        }
+    }
 }
 
 /// Descriptors from here on are closed one by one.
