@@ -467,6 +467,11 @@ fn attach_devices(directory: &Path, list: &List, is_fresh: bool) -> Result<()> {
     let old = if is_fresh { vec![] } else { bpf::device_programs(cgroup.as_fd())? };
     if !list.allows_everything() {
         let program = bpf::load_device_program(&list.program())?;
+        if let [old] = &old[..]
+            && bpf::replace_device_program(cgroup.as_fd(), program.as_fd(), old.as_fd()).is_ok()
+        {
+            return Ok(());
+        }
         bpf::attach_device_program(cgroup.as_fd(), program.as_fd())?;
     }
     for program in &old {

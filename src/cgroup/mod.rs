@@ -11,6 +11,7 @@
 //! ```
 
 pub mod control;
+mod delegate;
 pub mod devices;
 pub mod files;
 mod freezer;

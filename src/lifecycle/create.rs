@@ -264,6 +264,9 @@ fn make(
     }
     // The container's process sets itself up meanwhile.
     cgroup.complete(&plan.resources)?;
+    if let Some(user) = plan.cgroup_owner() {
+        cgroup.delegate(user).property(|| "linux.cgroupsPath")?;
+    }
     locked.write_config(&text)?;
     state.pid = child.pid().as_raw();
     state.start_time = state::start_time(child.pid())?;

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,23 @@ pub struct Plan {
     pub hooks: Hooks,
     /// `None`: the container can be created but not started.
     pub process: Option<Process>,
+}
+
+impl Plan {
+    /// The user of the host who gets the container's cgroup to manage (config-linux.md#cgroup-ownership): its own, if it has a new
+    /// cgroup namespace and may write to /sys/fs/cgroup.
+    pub fn cgroup_owner(&self) -> Option<u32> {
+        let is_writable = |mount: &Mount| {
+            matches!(mount.kind, MountKind::Cgroup { .. })
+                && mount.destination == Path::new("/sys/fs/cgroup")
+                && (mount.attributes.top.set | mount.attributes.recursive.set) & libc::MOUNT_ATTR_RDONLY == 0
+        };
+        if !self.namespaces.cgroup.is_new() || !self.mounts.iter().any(is_writable) {
+            return None;
+        }
+        let user = self.process.as_ref()?.user.uid;
+        if self.namespaces.user.is_own() { self.id_maps.host_uid(user) } else { Some(user) }
+    }
 }
 
 #[derive(Debug)]
@@ -162,6 +179,13 @@ pub struct IdMapping {
 pub struct IdMaps {
     pub uid: Vec<IdMapping>,
     pub gid: Vec<IdMapping>,
+}
+
+impl IdMaps {
+    /// The user outside who is `uid` in the user namespace.
+    pub fn host_uid(&self, uid: u32) -> Option<u32> {
+        self.uid.iter().find_map(|map| Some(map.host + uid.checked_sub(map.container).filter(|nth| *nth < map.size)?))
+    }
 }
 
 /// What becomes of one kind of namespace.

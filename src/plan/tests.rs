@@ -1574,3 +1574,30 @@ mod warnings {
         assert_eq!(LINES.take(), [] as [String; 0]);
     }
 }
+
+#[test]
+fn the_cgroup_goes_to_the_user_who_may_write_to_its_hierarchy() {
+    let mount = |options: &[&str]| json!([{"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options}]);
+    let new = json!([{"type": "mount"}, {"type": "cgroup"}]);
+    let in_user = json!([{"type": "mount"}, {"type": "cgroup"}, {"type": "user"}]);
+    let maps = json!([{"containerID": 0, "hostID": 5, "size": 2}, {"containerID": 2, "hostID": 1000, "size": 10}]);
+    let owner = |namespaces: &Value, mounts: Value, uid: u32| {
+        let mut changes = vec![
+            ("/hostname", Value::Null),
+            ("/linux/namespaces", namespaces.clone()),
+            ("/mounts", mounts),
+            ("/process/user", json!({"uid": uid, "gid": 0})),
+        ];
+        if *namespaces == in_user {
+            changes.extend([("/linux/uidMappings", maps.clone()), ("/linux/gidMappings", maps.clone())]);
+        }
+        accept(&changes).cgroup_owner()
+    };
+    assert_eq!(owner(&new, mount(&["rw"]), 7), Some(7));
+    assert_eq!(owner(&new, mount(&["nosuid", "ro"]), 7), None);
+    assert_eq!(owner(&new, mount(&["rro"]), 7), None);
+    assert_eq!(owner(&new, json!([]), 7), None);
+    assert_eq!(owner(&json!([{"type": "mount"}]), mount(&[]), 7), None);
+    assert_eq!(owner(&in_user, mount(&[]), 0), Some(5));
+    assert_eq!(owner(&in_user, mount(&[]), 4), Some(1002));
+}

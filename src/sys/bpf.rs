@@ -27,6 +27,7 @@ const BPF_PROG_QUERY: i64 = 16;
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
 const BPF_F_ALLOW_MULTI: u32 = 2;
+const BPF_F_REPLACE: u32 = 4;
 
 /// Not GPL-compatible in the kernel's eyes, which matters only to programs that call GPL helpers.
 const LICENSE: &CStr = c"Apache-2.0";
@@ -53,6 +54,7 @@ struct Attach {
     program: u32,
     attach_type: u32,
     flags: u32,
+    replaced: u32,
 }
 
 #[repr(C)]
@@ -107,24 +109,35 @@ pub fn load_device_program(instructions: &[Instruction]) -> nix::Result<OwnedFd>
 
 /// Attaches `program` to `cgroup` beside those of its ancestors: all must allow (BPF_F_ALLOW_MULTI).
 pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> nix::Result<()> {
-    let mut attr = Attach {
-        target: cgroup.as_raw_fd() as u32,
-        program: program.as_raw_fd() as u32,
-        attach_type: BPF_CGROUP_DEVICE,
-        flags: BPF_F_ALLOW_MULTI,
-    };
+    let mut attr = Attach { flags: BPF_F_ALLOW_MULTI, ..Attach::new(cgroup, program) };
+    bpf(BPF_PROG_ATTACH, &mut attr).map(drop)
+}
+
+/// Puts `program` in the place of `old` at `cgroup`, so that there is neither none nor both at any time.
+///
+/// # Errors
+/// `EINVAL` before 5.6, and for an `old` that was not attached with BPF_F_ALLOW_MULTI.
+pub fn replace_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>, old: BorrowedFd<'_>) -> nix::Result<()> {
+    let flags = BPF_F_ALLOW_MULTI | BPF_F_REPLACE;
+    let mut attr = Attach { flags, replaced: old.as_raw_fd() as u32, ..Attach::new(cgroup, program) };
     bpf(BPF_PROG_ATTACH, &mut attr).map(drop)
 }
 
 /// Takes `program` away from `cgroup`.
 pub fn detach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> nix::Result<()> {
-    let mut attr = Attach {
-        target: cgroup.as_raw_fd() as u32,
-        program: program.as_raw_fd() as u32,
-        attach_type: BPF_CGROUP_DEVICE,
-        flags: 0,
-    };
-    bpf(BPF_PROG_DETACH, &mut attr).map(drop)
+    bpf(BPF_PROG_DETACH, &mut Attach::new(cgroup, program)).map(drop)
+}
+
+impl Attach {
+    fn new(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Self {
+        Self {
+            target: cgroup.as_raw_fd() as u32,
+            program: program.as_raw_fd() as u32,
+            attach_type: BPF_CGROUP_DEVICE,
+            flags: 0,
+            replaced: 0,
+        }
+    }
 }
 
 /// The programs attached to `cgroup` itself, not to its ancestors.

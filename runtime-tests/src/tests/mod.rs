@@ -8,6 +8,7 @@ pub mod chaos;
 pub mod chaos_calls;
 pub mod chaos_limits;
 pub mod cli;
+pub mod delegation;
 pub mod exec_errors;
 pub mod hooks;
 pub mod lifecycle;
@@ -37,6 +38,7 @@ pub const GROUPS: &[Group] = &[
     Group { name: "refusals", tests: refusals::TESTS },
     Group { name: "hooks", tests: hooks::TESTS },
     Group { name: "cgroups", tests: cgroups::TESTS },
+    Group { name: "delegation", tests: delegation::TESTS },
     Group { name: "seccomp", tests: seccomp::TESTS },
     Group { name: "terminal", tests: terminal::TESTS },
     Group { name: "attacks", tests: attacks::TESTS },
