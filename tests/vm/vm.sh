@@ -7,7 +7,8 @@
 #   --minimal     (default) a tiny init; the root is the host's own file system, read-only below a tmpfs overlay, so that the
 #                 host's programs just work
 #   --systemd     an image of Debian 13 with systemd, AppArmor, podman, containerd, crun, runc
-#   --user        --systemd only: run as user "tester" (uid 1000) under its own systemd instance
+#   --user        --systemd only: run as user "tester" (uid 1000) in a unit of its own systemd instance, with the controllers
+#                 that Debian delegates to it (cpu, memory, pids) and subordinate IDs
 #   --timeout S   end the machine after S seconds (default 600); exit status 124
 #   --cpus N --mem MIB      default 1 and 4096
 #   --env NAME[=VALUE]      set in the guest; may be repeated
@@ -21,8 +22,9 @@
 # the host: put many tests into one run.
 #
 # The cache is $KELSON_CACHE (default ~/.cache/kelson)/vm-KEY, where KEY follows from this directory's files: it is built anew
-# when they change. What is fetched comes from Debian's archive. Exit status 125: the machine itself failed, and the end of its
-# console is shown. An oops is a panic, a panic ends the machine, and nothing starts it again.
+# when they change, and goes when nobody has used it for a week. What is fetched comes from the archive that apt is configured
+# with. Exit status 125: the machine itself failed, and the end of its console is shown. An oops is a panic, a panic ends the
+# machine, and nothing starts it again.
 #
 # One processor, because of qemu before 8.1 (Debian 12 has 7.2): it reads the code that it translates before it protects the
 # page which that code is on (mended by its commit deba78709ae8). A kernel that patches itself writes int3 there for a moment:
@@ -80,8 +82,19 @@ qemu=qemu-system-x86_64
 # With la57 on, the saved state of an emulated processor does not start again.
 cpu_model=max,la57=off
 
+# once PRODUCT FUNCTION: makes a part of the cache where it is missing; who comes meanwhile waits for it.
+once() {
+	[[ ! -e $cache/$1 ]] || return 0
+	exec 6>"$cache/lock-${1//\//-}"
+	flock 6
+	[[ -e $cache/$1 ]] || $2
+	flock -u 6
+	exec 6>&-
+}
+
 mirror() { # the archive that this machine already uses
-	apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m 1 '/debian/*$' || echo http://deb.debian.org/debian
+	apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m 1 '/debian/*$' ||
+		die "apt's sources name no archive of Debian (…/debian)"
 }
 
 retry() {
@@ -90,10 +103,11 @@ retry() {
 
 # A private configuration of apt for the newer suite: the host's stays as it is.
 private_apt() {
-	local directory=$cache/apt
+	local directory=$1 archive
+	archive=$(mirror)
 	mkdir -p "$directory/lists/partial" "$directory/archives/partial"
 	: >"$directory/status"
-	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(mirror) $suite main" >"$directory/sources.list"
+	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive $suite main" >"$directory/sources.list"
 	cat >"$directory/apt.conf" <<-CONF
 		Dir::Etc::SourceList "$directory/sources.list";
 		Dir::Etc::SourceParts "/dev/null";
@@ -107,37 +121,42 @@ private_apt() {
 }
 
 build_kernel() {
-	[[ ! -e $cache/kernel/ok ]] || return 0
 	say "fetching the kernel"
-	rm -rf "$cache/kernel"
-	mkdir -p "$cache/kernel"
-	(
-		cd "$cache/kernel"
-		private_apt
-		retry apt-get -qq update
-		package=$(apt-cache depends linux-image-amd64 | awk '/Depends: linux-image-/ { print $2; exit }')
-		retry apt-get -qq download "$package"
-		dpkg-deb -x ./*.deb x
-		rm ./*.deb
-		mv x/boot/vmlinuz-* vmlinuz
-		mkdir lib
-		mv x/usr/lib/modules lib/ 2>/dev/null || mv x/lib/modules lib/
-		rm -rf x
-		ls lib/modules >version
-		cd "lib/modules/$(cat version)/kernel"
-		# Drivers of hardware that the machine does not have.
-		rm -rf sound drivers/{gpu,media,infiniband,iio,staging,usb,scsi,ata,isdn,hwmon,input,hid,mmc,bluetooth,video,platform} \
-			drivers/{power,rtc,w1,nfc,leds,i2c,mtd,firewire,accel,edac,spi,comedi,thunderbolt,soundwire,parport,pcmcia,message} \
-			drivers/memstick drivers/net/{ethernet,wireless,usb,can,phy,wan,fddi,arcnet,hamradio,plip,slip,wwan,dsa,pcs,mdio}
-		find . -name '*.ko.xz' -exec xz -d {} +
-		cd "$cache/kernel"
-		PATH=$PATH:/usr/sbin:/sbin depmod -b . "$(cat version)"
-	) >&2 || die "could not fetch the kernel"
+	# In the background, as `set -e` does not hold on the left of ||.
+	fetch_kernel >&2 &
+	wait "$!" || die "could not fetch the kernel"
 	touch "$cache/kernel/ok"
 }
 
+fetch_kernel() {
+	rm -rf "$cache/kernel"
+	mkdir -p "$cache/kernel"
+	cd "$cache/kernel"
+	private_apt "$cache/kernel/apt"
+	retry apt-get -qq update
+	package=$(apt-cache depends linux-image-amd64 | awk '/Depends: linux-image-/ { print $2; exit }')
+	retry apt-get -qq download "$package"
+	dpkg-deb -x ./*.deb x
+	rm -rf apt ./*.deb
+	mv x/boot/vmlinuz-* vmlinuz
+	mkdir lib
+	mv x/usr/lib/modules lib/ 2>/dev/null || mv x/lib/modules lib/
+	rm -rf x
+	ls lib/modules >version
+	cd "lib/modules/$(cat version)/kernel"
+	# Drivers of hardware, file systems and protocols that the machine does not have.
+	rm -rf sound arch/x86/kvm lib/test_* drivers/net/{ethernet,wireless,usb,can,phy,wan,fddi,arcnet,hamradio,plip,slip} \
+		drivers/net/{wwan,dsa,pcs,mdio} drivers/{gpu,media,infiniband,iio,staging,usb,scsi,ata,isdn,hwmon,input,hid,mmc} \
+		drivers/{bluetooth,video,platform,power,rtc,w1,nfc,leds,i2c,mtd,firewire,accel,edac,spi,comedi,thunderbolt} \
+		drivers/{soundwire,parport,pcmcia,message,memstick,md,target,nvme,crypto,watchdog,xen,ufs} \
+		fs/{xfs,ocfs2,nfs,nfsd,lockd,btrfs,bcachefs,smb,ubifs,jffs2,gfs2,dlm,f2fs,ceph,afs,orangefs,nilfs2,reiserfs,jfs,ntfs3} \
+		net/{bluetooth,wireless,mac80211,mac802154,sunrpc,tipc,sctp,ceph,rxrpc,rds,smc,can,nfc,atm,batman-adv,openvswitch}
+	find . -name '*.ko.xz' -exec xz -d {} +
+	cd "$cache/kernel"
+	PATH=$PATH:/usr/sbin:/sbin depmod -b . "$(cat version)"
+}
+
 build_initramfs() {
-	[[ ! -e $cache/initramfs ]] || return 0
 	local directory module
 	directory=$(mktemp -d)
 	mkdir -p "$directory"/{bin,dev,proc,sys,run,tmp,mod,host,rw,new,root}
@@ -155,25 +174,32 @@ build_initramfs() {
 	mv "$cache/initramfs.new" "$cache/initramfs"
 }
 
-packages=systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,udev,kmod,iproute2,iptables,nftables,procps,mount,jq,strace,python3-minimal,uidmap,podman,crun,runc,conmon,netavark,aardvark-dns,containerd,apparmor,attr,libcap2-bin,busybox-static,e2fsprogs
+packages=systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,udev,kmod,iproute2,iptables,nftables,procps,mount,jq,strace,python3-minimal,uidmap,podman,crun,runc,conmon,netavark,aardvark-dns,passt,containerd,apparmor,attr,libcap2-bin,busybox-static,e2fsprogs
 
-build_image() {
-	[[ ! -e $cache/root.img ]] || return 0
-	say "building the root image"
-	local root=$cache/root.tmp
-	rm -rf "$root" "$cache/root.img.new"
-	retry mmdebstrap --quiet --mode=root --variant=minbase \
+# bootstrap ROOT ARCHIVE
+bootstrap() {
+	rm -rf "$1"
+	mmdebstrap --quiet --mode=root --variant=minbase \
 		--dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
 		--dpkgopt='path-exclude=/usr/share/locale/*' \
-		--include="$packages" "$suite" "$root" "$(mirror)" >&2 || die "mmdebstrap failed"
+		--include="$packages" "$suite" "$1" "$2" >&2
+}
+
+build_image() {
+	say "building the root image"
+	local root=$cache/root.tmp image=$cache/root.img archive
+	archive=$(mirror)
+	retry bootstrap "$root" "$archive" || die "could not install Debian's packages (mmdebstrap's last words are above)"
 	configure_image "$root"
-	PATH=$PATH:/usr/sbin:/sbin mke2fs -q -t ext4 -L root -d "$root" "$cache/root.img.new" 8G || die "mke2fs failed"
+	rm -f "$image.new"
+	truncate --size=8G "$image.new"
+	PATH=$PATH:/usr/sbin:/sbin mke2fs -q -t ext4 -L root -d "$root" "$image.new" >&2 || die "mke2fs failed"
 	rm -rf "$root"
-	mv "$cache/root.img.new" "$cache/root.img"
+	mv "$image.new" "$image"
 }
 
 configure_image() {
-	local root=$1
+	local root=$1 units=$1/etc/systemd/system unit
 	mkdir -p "$root/lib/modules"
 	cp -a "$cache/kernel/lib/modules/." "$root/lib/modules/"
 	echo kelson-vm >"$root/etc/hostname"
@@ -182,15 +208,13 @@ configure_image() {
 	: >"$root/etc/machine-id"
 	mkdir -p "$root/etc/systemd/journald.conf.d" "$root/var/lib/systemd/linger"
 	printf '[Journal]\nStorage=volatile\nRuntimeMaxUse=32M\n' >"$root/etc/systemd/journald.conf.d/kelson.conf"
+	# With subordinate IDs, as useradd gives them.
 	chroot "$root" useradd -m -u 1000 -s /bin/bash tester
-	chroot "$root" passwd -q -d root
-	grep -q ^tester: "$root/etc/subuid" || echo tester:100000:65536 | tee -a "$root/etc/subuid" >>"$root/etc/subgid"
+	grep -q ^tester: "$root/etc/subuid" && grep -q ^tester: "$root/etc/subgid" || die "useradd gave no subordinate IDs"
 	: >"$root/var/lib/systemd/linger/tester"
-	# All controllers for the user's own systemd, as container hosts set it up.
-	mkdir -p "$root/etc/systemd/system/user@.service.d"
-	printf '[Service]\nDelegate=cpu cpuset io memory pids\n' >"$root/etc/systemd/system/user@.service.d/delegate.conf"
 	install -m 755 "$here/guest/agent" "$root/usr/local/sbin/kelson-agent"
-	cat >"$root/etc/systemd/system/kelson-agent.service" <<-UNIT
+	install -m 755 "$here/guest/as-tester" "$root/usr/local/bin/as-tester"
+	cat >"$units/kelson-agent.service" <<-UNIT
 		[Unit]
 		Description=Runs the command that the host sends
 		After=multi-user.target user@1000.service systemd-user-sessions.service
@@ -201,13 +225,14 @@ configure_image() {
 		TasksMax=infinity
 		OOMPolicy=continue
 		Delegate=yes
-		[Install]
-		WantedBy=multi-user.target
 	UNIT
-	chroot "$root" systemctl -q enable kelson-agent.service
-	chroot "$root" systemctl -q mask getty@tty1.service serial-getty@ttyS0.service systemd-random-seed.service \
-		systemd-timesyncd.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
-		fstrim.timer podman-auto-update.timer podman-restart.service 2>/dev/null || :
+	mkdir -p "$units/multi-user.target.wants"
+	ln -s ../kelson-agent.service "$units/multi-user.target.wants/"
+	# What would run when the saved state goes on at a later date, or waits for somebody to log in.
+	for unit in {apt-daily,apt-daily-upgrade,dpkg-db-backup,e2scrub_all,fstrim,podman-auto-update}.timer \
+		{podman-restart,systemd-random-seed,systemd-timesyncd,getty@tty1,serial-getty@ttyS0}.service; do
+		ln -sf /dev/null "$units/$unit"
+	done
 }
 
 # start_qemu [ARG...]: starts the machine; descriptor 7 is what the agent says, 8 what it hears, 9 qemu's monitor.
@@ -242,11 +267,9 @@ start_qemu() {
 
 # Boots once and saves the booted machine; later runs start from there.
 build_state() {
-	local base=$cache/initramfs disk=()
-	[[ $mode == minimal ]] || base=$cache/root.img
-	[[ ! -e $state || $base -nt $state ]] || return 0
+	local disk=()
 	say "booting once, to save the state"
-	rm -f "$state" "$overlay"
+	rm -f "$overlay"
 	if [[ $mode == systemd ]]; then
 		qemu-img create -q -f qcow2 -F raw -b "$cache/root.img" "$overlay"
 		disk=(-drive "file=$overlay,if=virtio,cache=unsafe")
@@ -255,13 +278,13 @@ build_state() {
 	listen 600 READY || failed "the machine did not boot"
 	say "booted; the guest's uptime is $value s"
 	echo "migrate_set_parameter max-bandwidth 10G" >&9
-	echo "migrate \"exec:cat >$state.new\"" >&9
+	echo "migrate \"exec:zstd -q -1 >$cache/$state.new\"" >&9
 	echo quit >&9
 	wait "$qemu_pid" || failed "could not save the state"
 	qemu_pid=
 	rm -rf "$run_dir"
-	mv "$state.new" "$state"
-	say "state saved: $(du -m "$state" | cut -f1) MiB"
+	mv "$cache/$state.new" "$cache/$state"
+	say "state saved: $(du -m "$cache/$state" | cut -f1) MiB"
 }
 
 # ------------------------------------------------------------------------------------------------------------ running
@@ -298,9 +321,10 @@ listen() {
 
 # What the agent is given: mounts the shared directory and runs the command in it.
 script() {
-	local name
+	local name path=$PATH:/usr/sbin:/sbin
+	[[ $mode == minimal ]] || path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 	echo "KELSON_VM_MODULES=$(printf %q "$cache/kernel/lib/modules")"
-	echo "export PATH=$(printf %q "$PATH"):/usr/sbin:/sbin HOME=/root KELSON_VM=$mode"
+	echo "export PATH=$(printf %q "$path") HOME=/root KELSON_VM=$mode"
 	for name in "${env_names[@]}"; do
 		[[ $name == *=* ]] || name="$name=${!name-}"
 		printf 'export %s=%q\n' "${name%%=*}" "${name#*=}"
@@ -308,32 +332,24 @@ script() {
 	printf 'mkdir -p %q\n' "$PWD"
 	printf 'mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=mmap kelson.cwd %q || exit 125\n' "$PWD"
 	printf 'cd %q\n' "$PWD"
-	printf 'command=('
+	[[ -z $user ]] || set -- as-tester "${env_names[@]/#/--setenv=}" -- "$@"
 	printf '%q ' "$@"
-	echo ')'
-	if [[ $user ]]; then
-		echo 'exec systemd-run -q --user --machine=tester@.host --pipe --wait --collect -p Delegate=yes --working-directory="$PWD" --setenv=PATH="$PATH" --setenv=HOME=/home/tester --setenv=XDG_RUNTIME_DIR=/run/user/1000 -- "${command[@]}"'
-	else
-		echo '"${command[@]}"; status=$?'
-		printf 'cd /; umount %q 2>/dev/null; exit $status\n' "$PWD"
-	fi
+	printf '; status=$?\ncd /; umount %q 2>/dev/null; exit $status\n' "$PWD"
 }
 
-need=(qemu-system-x86_64=qemu-system-x86 depmod=kmod cpio xz=xz-utils busybox-static)
+need=(qemu-system-x86_64=qemu-system-x86 depmod=kmod cpio xz=xz-utils zstd=zstd busybox-static)
 [[ $mode == minimal ]] || need+=(mmdebstrap mke2fs=e2fsprogs qemu-img=qemu-utils)
 "$here/../../scripts/need" "${need[@]}" || die "packages are missing"
 mkdir -p "$cache"
+touch "$cache"
+find "${cache%/*}" -maxdepth 1 -name 'vm-*' -mtime +7 -exec rm -rf {} +
 # The saved state fits only the same machine and the same qemu.
-key=$("$qemu" --version | cksum | cut -d' ' -f1)
-state=$cache/$mode-$cpus-$mem-$key.state overlay=$cache/$mode-$cpus-$mem-$key.qcow2
-exec 6>"$cache/lock"
-flock 6
-build_kernel
-build_initramfs
-[[ $mode == minimal ]] || build_image
-[[ $cold ]] || build_state
-flock -u 6
-exec 6>&-
+state=$mode-$cpus-$mem-$("$qemu" --version | cksum | cut -d' ' -f1).state
+overlay=$cache/$state.qcow2
+once kernel/ok build_kernel
+once initramfs build_initramfs
+[[ $mode == minimal ]] || once root.img build_image
+[[ $cold ]] || once "$state" build_state
 [[ -z $build ]] || { say "the cache is ready"; exit 0; }
 
 disk=()
@@ -346,7 +362,7 @@ if [[ $cold ]]; then
 	start_qemu "${disk[@]}"
 	listen "$timeout" READY || failed "the machine did not boot in $timeout s" 124
 else
-	start_qemu "${disk[@]}" -incoming "exec:cat $state"
+	start_qemu "${disk[@]}" -incoming "exec:zstd -q -dc $cache/$state"
 fi
 echo "$EPOCHSECONDS $(head -c 32 /dev/urandom | base64 -w0) $(script "$@" | base64 -w0)" >&8
 say "command sent"
