@@ -99,7 +99,7 @@ test-clippy: deps-build ## clippy, where a warning is an error
 	$(CARGO) clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
 
 .PHONY: test-unit
-test-unit: deps-build ## unit tests, and the differential test of the seccomp compiler
+test-unit: deps-build deps-dbus ## unit tests, the differential test of the seccomp compiler, the D-Bus client and a daemon
 	$(CARGO) test --workspace $(CARGO_FLAGS)
 
 .PHONY: test-bundles
@@ -157,6 +157,11 @@ runtime-tests: build deps-runtime
 .PHONY: deps-build
 deps-build:
 	@scripts/need cc=gcc libc6-dev libseccomp-dev
+
+# The bus that the D-Bus client is tested against.
+.PHONY: deps-dbus
+deps-dbus:
+	@scripts/need dbus-daemon=dbus-daemon
 
 # What some of the tests drive.
 .PHONY: deps-runtime

@@ -6,6 +6,7 @@
 
 pub mod cgroup;
 pub mod cli;
+pub mod dbus;
 pub mod error;
 pub mod hooks;
 pub mod lifecycle;

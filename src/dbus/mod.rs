@@ -1,0 +1,22 @@
+//! A client of D-Bus: one connection, calls that wait no longer than their deadline, and signals.
+//!
+//! ```text
+//!   bus.rs         which bus, and what to do where there is none
+//!   connection.rs  the socket: authentication, calls, signals     address.rs    where it is
+//!   message.rs     header and body                                wire.rs       values to bytes and back
+//!   value.rs       values                                         signature.rs  their types
+//! ```
+//!
+//! Synchronous and without threads.
+
+mod address;
+mod bus;
+mod connection;
+mod message;
+mod signature;
+mod value;
+mod wire;
+
+pub use connection::{Call, Connection, Failure};
+pub use message::{Kind, Message};
+pub use value::Value;
