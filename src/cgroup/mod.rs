@@ -18,6 +18,7 @@ mod freezer;
 pub mod layout;
 pub mod limits;
 pub mod resources;
+pub mod systemd;
 #[cfg(test)]
 mod tests;
 

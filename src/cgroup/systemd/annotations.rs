@@ -1,0 +1,151 @@
+//! Annotations `org.systemd.property.NAME`: properties of the unit, in GVariant's text form. Pure.
+
+use std::collections::BTreeMap;
+
+use super::gvariant;
+use super::properties::Property;
+use crate::dbus::Value;
+use crate::error::{Context, Error, Kind, Result};
+
+const PREFIX: &str = "org.systemd.property.";
+
+/// What of systemd runs a program or acts on other units and on the host (CVE-2024-3154): whoever may write an annotation is not
+/// for that reason root of the host. Beside these: `Exec…` and `…Action`.
+const STARTS_OTHERS: [&str; 13] = [
+    "BindsTo",
+    "Conflicts",
+    "OnFailure",
+    "OnSuccess",
+    "PropagatesReloadTo",
+    "PropagatesStopTo",
+    "Requires",
+    "RequiresOverridable",
+    "Requisite",
+    "RequisiteOverridable",
+    "Upholds",
+    "Wants",
+    "JoinsNamespaceOf",
+];
+
+/// Programs that run in the kernel.
+const ATTACHES_PROGRAMS: [&str; 3] = ["BPFProgram", "IPEgressFilterPath", "IPIngressFilterPath"];
+
+/// What this runtime says of the unit, and counts on.
+const OWN: [&str; 6] = ["ControlGroup", "Delegate", "DelegateSubgroup", "PIDFDs", "PIDs", "Slice"];
+
+/// The properties that annotations ask for.
+///
+/// # Errors
+/// A name or a value that is none, or a property that would run a program.
+pub fn properties(annotations: &BTreeMap<String, String>) -> Result<Vec<Property>> {
+    let asked = annotations.iter().filter_map(|(key, value)| Some((key, key.strip_prefix(PREFIX)?, value)));
+    asked.map(|(key, name, value)| property(name, value).property(|| format!("annotations[{key:?}]"))).collect()
+}
+
+fn property(name: &str, text: &str) -> Result<Property> {
+    let refuse = |cause: String| Err(Error::new(Kind::Config, cause));
+    if name.len() < 3 || !name.bytes().all(|b| b.is_ascii_alphabetic()) {
+        return refuse(format!("{name:?} is not the name of a property")).hint(|| "three letters or more");
+    }
+    if name.starts_with("Exec") || name.ends_with("Action") || STARTS_OTHERS.contains(&name) {
+        return refuse(format!("{name} could run a program on the host or act on other units")).hint(|| "leave it out");
+    }
+    if ATTACHES_PROGRAMS.contains(&name) {
+        return refuse(format!("{name} attaches a program to the container's cgroup")).hint(|| "leave it out");
+    }
+    if OWN.contains(&name) {
+        return refuse(format!("{name} is the runtime's own to set")).hint(|| "linux.cgroupsPath names slice and unit");
+    }
+    let value = gvariant::parse(text)?;
+    // systemd documents durations in seconds and takes them in microseconds: TimeoutStopSec is TimeoutStopUSec (as in runc).
+    match name.strip_suffix("Sec").filter(|stem| stem.ends_with(|c: char| c.is_ascii_lowercase())) {
+        Some(stem) => Ok(Property::new(format!("{stem}USec"), Value::U64(microseconds(&value)?))),
+        None => Ok(Property::new(name, value)),
+    }
+}
+
+/// A number of seconds in microseconds.
+fn microseconds(seconds: &Value) -> Result<u64> {
+    const PER_SECOND: u64 = 1_000_000;
+    let whole = match *seconds {
+        Value::Byte(n) => Some(n.into()),
+        Value::U16(n) => Some(n.into()),
+        Value::U32(n) => Some(n.into()),
+        Value::U64(n) => Some(n),
+        Value::I16(n) => u64::try_from(n).ok(),
+        Value::I32(n) => u64::try_from(n).ok(),
+        Value::I64(n) => u64::try_from(n).ok(),
+        Value::Double(n) if n >= 0.0 && n < (u64::MAX / PER_SECOND) as f64 => {
+            return Ok((n * PER_SECOND as f64) as u64);
+        }
+        _ => None,
+    };
+    let micros = whole.and_then(|whole| whole.checked_mul(PER_SECOND));
+    micros.ok_or_else(|| Error::new(Kind::Config, "is not a number of seconds"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(name: &str, value: &str) -> Result<Property> {
+        let annotations = [(format!("{PREFIX}{name}"), value.to_owned()), ("other".into(), "x".into())].into();
+        properties(&annotations).map(|mut found| {
+            assert_eq!(found.len(), 1);
+            found.remove(0)
+        })
+    }
+
+    #[test]
+    fn values_are_typed_and_seconds_become_microseconds() {
+        for (name, text, expected_name, value) in [
+            ("TimeoutStopUSec", "uint64 123456789", "TimeoutStopUSec", Value::U64(123_456_789)),
+            ("TimeoutStopSec", "uint64 7", "TimeoutStopUSec", Value::U64(7_000_000)),
+            ("TimeoutStopSec", "7", "TimeoutStopUSec", Value::U64(7_000_000)),
+            ("RuntimeMaxSec", "1.5", "RuntimeMaxUSec", Value::U64(1_500_000)),
+            ("KillSignal", "int32 37", "KillSignal", Value::I32(37)),
+            ("CollectMode", "'inactive-or-failed'", "CollectMode", Value::str("inactive-or-failed")),
+            ("SendSIGKILL", "false", "SendSIGKILL", Value::Bool(false)),
+            ("After", "['a.service', 'b.service']", "After", Value::strings(["a.service", "b.service"])),
+            // Only after a small letter, as in runc.
+            ("XSec", "7", "XSec", Value::I32(7)),
+            ("XUSec", "uint64 7", "XUSec", Value::U64(7)),
+        ] {
+            let property = one(name, text).unwrap();
+            assert_eq!((property.name.as_str(), property.value), (expected_name, value), "{name}={text}");
+        }
+    }
+
+    #[test]
+    fn what_would_run_a_program_is_refused() {
+        for name in
+            ["ExecStart", "ExecStopPost", "SuccessAction", "FailureAction", "JobTimeoutAction", "OnFailure", "Wants"]
+        {
+            let error = one(name, "'x'").unwrap_err().to_string();
+            assert!(error.contains("could run a program"), "{name}: {error}");
+            assert!(error.contains(&format!("annotations[\"org.systemd.property.{name}\"]")), "{error}");
+        }
+        assert!(one("BPFProgram", "[('device', '/x')]").unwrap_err().to_string().contains("attaches a program"));
+        for name in ["Slice", "PIDs", "Delegate"] {
+            assert!(one(name, "'x'").unwrap_err().to_string().contains("runtime's own"), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_or_a_value_that_is_none_is_refused() {
+        for (name, text) in [
+            ("ab", "1"),
+            ("Ab1", "1"),
+            ("A.b", "1"),
+            ("", "1"),
+            ("KillSignal", ""),
+            ("KillSignal", "int32 x"),
+            ("TimeoutStopSec", "'x'"),
+            ("TimeoutStopSec", "-1"),
+            ("TimeoutStopSec", "uint64 18446744073709551615"),
+        ] {
+            assert!(one(name, text).is_err(), "{name}={text}");
+        }
+        assert_eq!(properties(&BTreeMap::new()).unwrap(), []);
+    }
+}
