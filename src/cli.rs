@@ -270,8 +270,13 @@ const GLOBAL: &[&Opt] = &[
     &value("log-format", None, "text|json", "format of the log lines (default: text)"),
     &value("log-level", None, "LEVEL", "error, warning, info, debug or trace (default: $RUST_LOG, or warning)"),
     &switch("debug", None, "the same as --log-level debug"),
-    &value("cgroup-manager", None, "NAME", "cgroupfs makes a cgroup, disabled makes none (default: cgroupfs)"),
-    &switch("systemd-cgroup", None, "not supported yet"),
+    &value(
+        "cgroup-manager",
+        None,
+        "NAME",
+        "cgroupfs makes a cgroup, systemd a unit, disabled makes none (default: cgroupfs)",
+    ),
+    &switch("systemd-cgroup", None, "short for --cgroup-manager systemd"),
     &value("rootless", None, "BOOL", "true, false or auto: whether the caller lacks root's privileges (default: auto)"),
     &HELP,
     &switch("version", Some('v'), "print the version"),
@@ -646,14 +651,14 @@ fn set_global(global: &mut Global, long: &str, value: OsString) -> Result<()> {
             global.driver = match word.as_str() {
                 "cgroupfs" => Driver::Cgroupfs,
                 "disabled" => Driver::None,
-                "systemd" => return Err(no_systemd("--cgroup-manager systemd")),
+                "systemd" => Driver::Systemd,
                 other => {
                     return Err(Error::usage(format!("--cgroup-manager: unknown cgroup manager {other:?}"))
-                        .hint("cgroupfs or disabled"));
+                        .hint("cgroupfs, systemd or disabled"));
                 }
             }
         }
-        "systemd-cgroup" if word == "true" => return Err(no_systemd("--systemd-cgroup")),
+        "systemd-cgroup" if word == "true" => global.driver = Driver::Systemd,
         "rootless" => {
             global.rootless = match word.as_str() {
                 "auto" | "" => None,
@@ -666,13 +671,6 @@ fn set_global(global: &mut Global, long: &str, value: OsString) -> Result<()> {
         _ => {}
     }
     Ok(())
-}
-
-fn no_systemd(option: &str) -> Error {
-    Error::usage(format!("{option}: the systemd cgroup driver is not supported yet")).hint(
-        "set the engine to cgroupfs: podman --cgroup-manager cgroupfs, \
-         dockerd --exec-opt native.cgroupdriver=cgroupfs, containerd SystemdCgroup = false",
-    )
 }
 
 /// The options and words of the command called `name`.
@@ -1145,7 +1143,11 @@ mod tests {
             ("--root / list", "--root: / cannot hold the containers' states", 1),
             ("--log-format xml list", "--log-format: unknown format \"xml\" (text or json)", 1),
             ("--rootless=bla list", "--rootless: \"bla\" is not true, false or auto", 1),
-            ("--cgroup-manager x list", "--cgroup-manager: unknown cgroup manager \"x\" (cgroupfs or disabled)", 1),
+            (
+                "--cgroup-manager x list",
+                "--cgroup-manager: unknown cgroup manager \"x\" (cgroupfs, systemd or disabled)",
+                1,
+            ),
             ("run -d --keep=perhaps x", "--keep: \"perhaps\" is neither true nor false", 1),
             ("create --preserve-fds -1 x", "--preserve-fds: \"-1\" is not a number of descriptors", 1),
             ("list -f xml", "--format: unknown format \"xml\" (table or json)", 1),
@@ -1159,10 +1161,19 @@ mod tests {
         ] {
             assert_eq!(refused(line), (text.into(), code), "{line}");
         }
-        for line in ["--systemd-cgroup create x", "--cgroup-manager=systemd create x"] {
-            let (text, code) = refused(line);
-            assert!(text.contains("not supported yet (set the engine to cgroupfs"), "{text}");
-            assert_eq!(code, 1);
+    }
+
+    #[test]
+    fn the_cgroup_manager_is_the_last_that_was_named() {
+        for (line, expected) in [
+            ("list", Driver::Cgroupfs),
+            ("--systemd-cgroup list", Driver::Systemd),
+            ("--systemd-cgroup=false list", Driver::Cgroupfs),
+            ("--cgroup-manager=systemd list", Driver::Systemd),
+            ("--cgroup-manager systemd --cgroup-manager disabled list", Driver::None),
+            ("--cgroup-manager disabled --systemd-cgroup list", Driver::Systemd),
+        ] {
+            assert_eq!(parsed(line).global.driver, expected, "{line}");
         }
     }
 

@@ -218,6 +218,24 @@ impl List {
         Lines { default_file, exceptions_file, exceptions: exceptions.collect() }
     }
 
+    /// Devices and the access to them, as systemd's DeviceAllow= has them; `None` if more is allowed than such a list can say. Who has
+    /// any major and one minor is left out.
+    pub fn allowed(&self) -> Option<Vec<(String, String)>> {
+        if self.default_allow {
+            return None;
+        }
+        let device = |pattern: &Pattern| {
+            let kind = if pattern.kind == Kind::Char { "char" } else { "block" };
+            match (pattern.major, pattern.minor) {
+                (None, None) => Some(format!("{kind}-*")),
+                (Some(major), None) => Some(format!("{kind}-{major}")),
+                (Some(major), Some(minor)) => Some(format!("/dev/{kind}/{major}:{minor}")),
+                (None, Some(_)) => None,
+            }
+        };
+        Some(self.needed().filter_map(|e| Some((device(&e.pattern)?, access_letters(e.access)))).collect())
+    }
+
     /// The form of cgroup v2: a program of type BPF_PROG_TYPE_CGROUP_DEVICE that returns 1 for what is allowed.
     ///
     /// It has no jumps: the kernel's verifier follows each way through a program, and took 0.5 ms where every exception
@@ -293,14 +311,14 @@ impl Exception {
             Kind::Char => 'c',
             Kind::Block => 'b',
         };
-        let mut value = format!("{kind} {}:{} ", number(self.pattern.major), number(self.pattern.minor));
-        for (bit, letter) in [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')] {
-            if self.access & bit != 0 {
-                value.push(letter);
-            }
-        }
-        value
+        let (major, minor) = (number(self.pattern.major), number(self.pattern.minor));
+        format!("{kind} {major}:{minor} {}", access_letters(self.access))
     }
+}
+
+fn access_letters(access: u8) -> String {
+    let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
+    letters.into_iter().filter(|(bit, _)| access & bit != 0).map(|(_, letter)| letter).collect()
 }
 
 // Registers: r0 is the answer, r1 points to struct bpf_cgroup_dev_ctx { access_type, major, minor } at entry.

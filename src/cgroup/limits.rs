@@ -28,6 +28,17 @@ pub struct Assignment {
     write: Write,
 }
 
+impl Assignment {
+    pub fn write(&self) -> &Write {
+        &self.write
+    }
+
+    /// Of the hierarchy that has the controller.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+}
+
 /// On v2 these are enabled for every container, so that its use can be measured; others only where a limit needs them,
 /// because each costs something for every cgroup of the host.
 const MEASURED: [&str; 5] = ["cpuset", "cpu", "io", "memory", "pids"];
@@ -142,6 +153,15 @@ pub fn apply_after_birth(record: &Record, resources: &Resources, fresh: &BTreeSe
     let assignments = assign(record, resources)?;
     let mut later = assignments.iter().filter(|assignment| is_for_later(assignment));
     later.try_for_each(|assignment| explained(write_one(&assignment.path, &assignment.write), assignment))
+}
+
+/// Takes back a limit of processes that came with the cgroup, until [`apply_after_birth`].
+pub fn hold_back_pids(record: &Record, resources: &Resources) -> Result<()> {
+    for assignment in assign(record, resources)?.iter().filter(|assignment| is_for_later(assignment)) {
+        let unlimited = Write { value: "max".into(), ..assignment.write.clone() };
+        explained(write_one(&assignment.path, &unlimited), assignment)?;
+    }
+    Ok(())
 }
 
 const PIDS_MAX: &str = "pids.max";

@@ -1,6 +1,7 @@
 //! Cgroups: where a container's is, its limits, and what is done to all its processes.
 //!
-//! [`locate`] decides and makes nothing; its [`Record`] goes into the journal; [`create`] makes the directories and writes
+//! [`locate`] decides and makes nothing; its [`Record`] goes into the journal; [`create`] makes the directories (or waits for
+//! systemd to have made them, [`systemd`]) and writes
 //! the limits before init is born, the rest right after it; [`Entry`] is how a process gets in without a grace
 //! period: born inside (v2, CLONE_INTO_CGROUP) or by writing `0` to its own `tasks` (v1). Everything later works on the
 //! saved [`Record`].
@@ -40,6 +41,7 @@ use crate::sys::fd::{self, close_all, open};
 pub use freezer::{Freezer, Freezers};
 pub use layout::{Layout, host_layout};
 use resources::Version;
+use systemd::Unit;
 
 /// Who makes cgroups.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -48,6 +50,8 @@ pub enum Driver {
     /// Kelson itself, by mkdir(2).
     #[default]
     Cgroupfs,
+    /// systemd, which is asked for a transient unit.
+    Systemd,
     /// Nobody: the container stays where its creator is, without limits.
     None,
 }
@@ -87,6 +91,9 @@ pub struct Record {
     pub ready: bool,
     /// Without privilege over the host: what was not asked for may fail.
     pub rootless: bool,
+    /// systemd's, which makes and removes the cgroup.
+    #[serde(default)]
+    pub unit: Option<Unit>,
 }
 
 /// Decides where the cgroups of container `id` are; makes nothing.
@@ -108,8 +115,15 @@ pub fn locate(
     if driver == Driver::None {
         return Ok(record);
     }
-    let wanted = Path::new(cgroups_path.filter(|path| !path.is_empty()).unwrap_or(id));
-    let cleaned = layout::clean(wanted);
+    let wanted = match driver {
+        Driver::Systemd => {
+            let (unit, path) = systemd::locate(cgroups_path, id, rootless, &layout)?;
+            record.unit = Some(unit);
+            path
+        }
+        _ => cgroups_path.filter(|path| !path.is_empty()).unwrap_or(id).into(),
+    };
+    let cleaned = layout::clean(&wanted);
     if cleaned == Path::new("/") {
         let cause = format!("{:?} is the root of the hierarchy", wanted.display());
         return Err(Error::config("linux.cgroupsPath", cause).hint("name a cgroup below it"));
@@ -145,7 +159,11 @@ pub fn locate(
     let assignments = limits::assign(&record, resources)?;
     limits::check_offered(&record, &assignments)?;
     devices::List::new(&resources.devices)?;
-    for place in record.places.values() {
+    for (key, place) in &record.places {
+        if record.unit.is_some() && systemd::makes(key) {
+            systemd::check_unused(place)?;
+            continue;
+        }
         let missing = files::to_be_made(&place.path, &place.mount_point)
             .doing(|| format!("look for cgroup {}", place.path.display()))?;
         record.made.extend(missing);
@@ -178,6 +196,8 @@ pub struct Cgroup {
     /// Keys of the hierarchies where it was just made.
     fresh: BTreeSet<String>,
     is_kept: bool,
+    /// What is in systemd's scope until the container's process is.
+    placeholder: Option<systemd::Placeholder>,
     /// Given up first thing when all is undone, which needs as many: where there are too many open files, that is why.
     spare: Vec<OwnedFd>,
 }
@@ -193,6 +213,7 @@ const SPARE: usize = 2;
 pub fn create(
     mut record: Record,
     resources: &Resources,
+    begun: Option<systemd::Begun>,
     check_unclaimed: impl FnOnce(&[&Path]) -> Result<()>,
 ) -> Result<Cgroup> {
     // From here on the list is what was made, so that a failure removes nothing of others.
@@ -200,8 +221,14 @@ pub fn create(
     let spare =
         std::iter::repeat_with(|| fd::copy(fd::standard_stream(0))).take(SPARE).collect::<nix::Result<Vec<_>>>();
     let spare = spare.doing(|| "hold descriptors in reserve")?;
-    let mut cgroup = Cgroup { record, fresh: BTreeSet::new(), is_kept: false, spare };
-    if cgroup.record.driver == Driver::Cgroupfs {
+    // Undone by itself until it is there, and by the record from then on.
+    let placeholder = begun.map(systemd::Begun::wait).transpose()?.flatten();
+    let mut cgroup = Cgroup { record, fresh: BTreeSet::new(), is_kept: false, placeholder, spare };
+    if cgroup.record.unit.is_some() {
+        cgroup.record.own_unit()?;
+        limits::hold_back_pids(&cgroup.record, resources)?;
+    }
+    if cgroup.record.driver != Driver::None {
         // What users in the container may read there is not the caller's umask to say.
         let of_caller = umask(Mode::from_bits_truncate(0o022));
         let fresh = cgroup.make_directories(resources);
@@ -227,9 +254,14 @@ impl Cgroup {
         let mut fresh = BTreeSet::new();
         let hybrid = self.record.version() == Version::V1;
         let mut refused: Option<(PathBuf, Errno)> = None;
-        let Record { places, made, rootless, .. } = &mut self.record;
+        let Record { places, made, rootless, unit, .. } = &mut self.record;
         let mut unavailable = Vec::new();
         for (key, place) in places.iter() {
+            if unit.is_some() && systemd::makes(key) {
+                // With the unit, which is new.
+                fresh.insert(key.clone());
+                continue;
+            }
             match files::make(&place.path, made) {
                 Ok(true) => {
                     check_above(key, place, made)?;
@@ -264,9 +296,11 @@ impl Cgroup {
     }
 
     /// Writes what is left to do once the container's process is born, and before it executes anything.
-    pub fn complete(&self, resources: &Resources) -> Result<()> {
+    pub fn complete(&mut self, resources: &Resources) -> Result<()> {
+        // It counts as one of the container's processes.
+        self.placeholder.take();
         match self.record.driver {
-            Driver::Cgroupfs => limits::apply_after_birth(&self.record, resources, &self.fresh),
+            Driver::Cgroupfs | Driver::Systemd => limits::apply_after_birth(&self.record, resources, &self.fresh),
             Driver::None => Ok(()),
         }
     }
@@ -289,6 +323,7 @@ impl Drop for Cgroup {
             return;
         }
         self.spare.clear();
+        self.placeholder.take();
         // Create found it unused: all that is in it came from there, as what a hook left in a shared PID namespace.
         let killed = if self.record.ready { self.record.signal_all(libc::SIGKILL) } else { Ok(()) };
         // There may have been nobody to kill.
@@ -374,6 +409,8 @@ pub struct Entry {
     pub into: Option<OwnedFd>,
     /// v1 `tasks` files, in which a process that has one thread writes `0` itself.
     pub tasks: Vec<(PathBuf, OwnedFd)>,
+    /// For who may not put a process into `into`.
+    pub door: Option<systemd::Door>,
 }
 
 impl Drop for Entry {
@@ -449,7 +486,29 @@ impl Record {
 
     /// One of the cgroups that create made is there.
     pub fn is_there(&self) -> bool {
+        let of_unit = self.unit.as_ref().and_then(|_| self.place_of_unit());
+        of_unit.is_some_and(|place| place.path.exists()) || self.made_is_there()
+    }
+
+    fn made_is_there(&self) -> bool {
         self.places.values().any(|place| self.made.contains(&place.path) && place.path.exists())
+    }
+
+    /// Where systemd has the unit's own cgroup.
+    fn place_of_unit(&self) -> Option<&Place> {
+        self.places.get("name=systemd").or_else(|| self.places.get(UNIFIED))
+    }
+
+    /// The unit was just made for this container, and with it its cgroups.
+    fn own_unit(&mut self) -> Result<()> {
+        let path = self.place_of_unit().map(|place| place.path.clone()).unwrap_or_default();
+        let inode = systemd::inode(&path).doing(|| format!("look for cgroup {}", path.display()))?;
+        if let Some(unit) = &mut self.unit {
+            unit.inode = Some(inode);
+        }
+        let of_systemd = self.places.iter().filter(|(key, _)| systemd::makes(key));
+        self.made = of_systemd.map(|(_, place)| place.path.clone()).filter(|path| path.exists()).collect();
+        Ok(())
     }
 
     /// The container's cgroup in the v1 hierarchy of `controller`.
@@ -485,6 +544,7 @@ impl Record {
             if key == UNIFIED {
                 let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
                 entry.into = Some(open(&path, flags).doing(|| format!("open cgroup {}", path.display()))?);
+                entry.door = self.unit.as_ref().map(|unit| systemd::Door::new(unit, &place.path, &path));
             } else {
                 let tasks = path.join("tasks");
                 let file = open(&tasks, OFlag::O_WRONLY).doing(|| format!("open cgroup {}", path.display()))?;
@@ -509,6 +569,7 @@ impl Record {
             }
             let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
             entry.into = Some(open(&path, flags).doing(|| format!("open cgroup {}", path.display()))?);
+            entry.door = self.unit.as_ref().map(|unit| systemd::Door::new(unit, &place.path, &path));
         }
         Ok(entry)
     }
@@ -523,7 +584,14 @@ impl Record {
 
     /// Nobody else's processes are in the cgroup at `path`.
     fn is_own(&self, path: &Path) -> bool {
-        self.ready || self.made.iter().any(|made| made == path)
+        let is_made = self.made.iter().any(|made| made == path);
+        match &self.unit {
+            // Once it has ended, a unit of the same name may be another container's.
+            Some(unit) if is_made => {
+                self.place_of_unit().is_some_and(|place| systemd::inode(&place.path).ok() == unit.inode)
+            }
+            _ => self.ready || is_made,
+        }
     }
 
     /// All processes in the container's cgroup and below, sorted; none if the cgroup is gone.
@@ -638,6 +706,13 @@ impl Record {
     pub fn remove(&self) -> Result<()> {
         let deadline = Instant::now() + REMOVE_TIMEOUT;
         let mut result = Ok(());
+        if let (Some(unit), Some(place)) = (&self.unit, self.place_of_unit()) {
+            result = systemd::end(unit, &place.path);
+            if systemd::inode(&place.path).is_ok_and(|found| unit.inode != Some(found)) {
+                // A later unit's.
+                return result;
+            }
+        }
         for (key, place) in &self.places {
             let removed = self.remove_place(key, place, deadline);
             files::remove_parents(&place.path, &place.mount_point, &self.made);

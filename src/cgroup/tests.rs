@@ -35,7 +35,7 @@ fn located(path: &str, resources: &Resources) -> Record {
 }
 
 fn created(path: &str, resources: &Resources) -> Cgroup {
-    create(located(path, resources), resources, |_| Ok(())).unwrap()
+    create(located(path, resources), resources, None, |_| Ok(())).unwrap()
 }
 
 /// A shell that joins the cgroups and runs `script`. It stands for init: one thread, which writes to its own `tasks`.
@@ -132,7 +132,7 @@ fn limits_are_in_place_before_anybody_is_inside() {
     if has("pids") {
         resources.pids_limit = Some(0);
     }
-    let cgroup = created(&path, &resources);
+    let mut cgroup = created(&path, &resources);
     cgroup.complete(&resources).unwrap();
     let record = cgroup.record();
     for (controller, v1, v2, expected_v1, expected_v2) in [
@@ -169,7 +169,7 @@ fn a_refused_limit_names_file_value_and_property_and_leaves_nothing() {
         return;
     };
     let places: Vec<_> = record.places.values().map(|place| place.path.clone()).collect();
-    let error = create(record, &resources, |_| Ok(())).unwrap_err();
+    let error = create(record, &resources, None, |_| Ok(())).unwrap_err();
     assert_eq!(error.property(), Some("linux.resources.cpu.cpus"));
     let text = error.to_string();
     assert!(text.starts_with("write \"9999\" to cpuset.cpus: linux.resources.cpu.cpus: "), "{text}");
@@ -270,7 +270,7 @@ fn a_cgroup_in_use_or_frozen_is_refused_and_left_alone() {
     let resources = Resources::default();
     let first = created(&path, &resources).keep();
     let mut child = spawn_inside(&first, "exec sleep 1000");
-    let error = create(located(&path, &resources), &resources, |_| Ok(())).unwrap_err();
+    let error = create(located(&path, &resources), &resources, None, |_| Ok(())).unwrap_err();
     assert_eq!(error.property(), Some("linux.cgroupsPath"));
     assert!(error.to_string().contains(&format!("is in use by process {}", child.id())), "{error}");
     // A journal of a create that was killed before it looked must not cost the others their lives.
@@ -285,7 +285,7 @@ fn a_cgroup_in_use_or_frozen_is_refused_and_left_alone() {
     wait_until(|| first.processes().unwrap().is_empty());
     if first.v1("freezer").is_some() {
         first.freeze().unwrap();
-        let error = create(located(&path, &resources), &resources, |_| Ok(())).unwrap_err();
+        let error = create(located(&path, &resources), &resources, None, |_| Ok(())).unwrap_err();
         assert!(error.to_string().contains("is frozen"), "{error}");
     }
     // Empty and thawed it may be used again, and is not removed by the second user.
@@ -374,7 +374,7 @@ fn device_rules_hold() {
         (vec![everything, null], [("/dev/null", false), ("/dev/kmsg", true)]),
     ] {
         let resources = Resources { devices, ..Default::default() };
-        let cgroup = created(&format!("/{}", unique()), &resources);
+        let mut cgroup = created(&format!("/{}", unique()), &resources);
         cgroup.complete(&resources).unwrap();
         for (device, expected) in opens {
             let mut child = spawn_inside(cgroup.record(), &format!("sleep 0.1; exec 7<{device}"));
@@ -410,7 +410,7 @@ fn without_a_driver_there_is_no_cgroup() {
     let resources = Resources { pids_limit: Some(5), ..Default::default() };
     let record = locate(Driver::None, Some("/x"), "x", &resources, false).unwrap();
     assert!(!record.has_cgroup());
-    let cgroup = create(record, &resources, |_| Ok(())).unwrap();
+    let cgroup = create(record, &resources, None, |_| Ok(())).unwrap();
     let entry = cgroup.entry().unwrap();
     assert!(entry.into.is_none() && entry.tasks.is_empty());
     let record = cgroup.keep();

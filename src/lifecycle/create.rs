@@ -218,24 +218,28 @@ fn make(
     }
     // The journal: what a kill at any later instant can leave behind is written before it is made.
     locked.begin(&state)?;
-    let cgroup = cgroup::create(record, &plan.resources, |reused| check_unclaimed(runtime, &options.id, reused))?;
-    state.cgroup = cgroup.record().clone();
-    let entry = cgroup.entry()?;
+    let begun = cgroup::systemd::begin(&record, &plan.resources, &plan.annotations)?;
     let host_mount = state.host_mount.map(|before| HostMount { root: plan.root.path.clone(), before });
-    let cgroup_view = view_of_cgroups(cgroup.record())?;
     let start = match until {
         Until::Started => Some(locked.listen()?),
         Until::Told => None,
     };
     let joined = stage::open_joined(plan)?;
     let joined_user_ns = joined.iter().find(|joined| joined.kind.name == "user").map(|joined| joined.fd.as_fd());
+    let prepared = rootfs::prepare(plan, joined_user_ns)?;
+    // Last of all that needs no cgroup: systemd makes one meanwhile.
+    let reserved_for = |reused: &[&Path]| check_unclaimed(runtime, &options.id, reused);
+    let mut cgroup = cgroup::create(record, &plan.resources, begun, reserved_for)?;
+    state.cgroup = cgroup.record().clone();
+    let entry = cgroup.entry()?;
+    let cgroup_view = view_of_cgroups(cgroup.record())?;
     let mut setup = init::Setup {
         plan,
         state: &state.clone(),
         cgroup: entry,
         cgroup_view: &cgroup_view,
         joined: &joined,
-        prepared: rootfs::prepare(plan, joined_user_ns)?,
+        prepared,
         last_capability,
         no_pivot: options.no_pivot,
         no_new_keyring: options.no_new_keyring,

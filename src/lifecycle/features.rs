@@ -56,8 +56,9 @@ pub fn features() -> Result<String> {
                 .map(|(key, value)| (key.into(), value.into()))
                 .into(),
         ))
-        // These name directories of the host to be mounted; an engine must not take them from an image or a user.
-        .set_potentially_unsafe_config_annotations(Some(texts(["org.kelson.overlay."])));
+        // These name directories of the host to be mounted, and properties of a unit of the host; an engine must not take them from
+        // an image or a user.
+        .set_potentially_unsafe_config_annotations(Some(texts(["org.kelson.overlay.", "org.systemd.property."])));
     // By way of a value: annotations are kept in a map without an order.
     let text = serde_json::to_value(&features).and_then(|value| serde_json::to_string_pretty(&value));
     text.map(|text| text + "\n").map_err(|error| Error::other(error.to_string()))
@@ -68,8 +69,8 @@ fn linux() -> Result<LinuxFeature> {
     cgroup
         .set_v1(Some(true))
         .set_v2(Some(true))
-        .set_systemd(Some(false))
-        .set_systemd_user(Some(false))
+        .set_systemd(Some(true))
+        .set_systemd_user(Some(true))
         .set_rdma(Some(true));
 
     let mut seccomp = Seccomp::default();
@@ -141,7 +142,8 @@ mod tests {
         assert!(has("/linux/namespaces", "user") && has("/linux/namespaces", "time"));
         assert!(has("/mountOptions", "rro") && has("/mountOptions", "idmap") && has("/mountOptions", "ridmap"));
         assert_eq!(found.pointer("/linux/mountExtensions/idmap/enabled"), Some(&true.into()));
-        assert_eq!(found.pointer("/linux/cgroup/systemd"), Some(&false.into()));
+        assert_eq!(found.pointer("/linux/cgroup/systemd"), Some(&true.into()));
+        assert_eq!(found.pointer("/linux/cgroup/systemdUser"), Some(&true.into()));
         assert_eq!(found.pointer("/linux/intelRdt/enabled"), Some(&false.into()));
         for (list, count) in [
             ("/hooks", 6),

@@ -4,14 +4,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, pipe2, read, write};
 
 use super::message::{self, Answer, Ask, ParentEnd};
 use super::{exec, init, stage};
-use crate::cgroup;
+use crate::cgroup::{self, systemd::Door};
 use crate::error::{Context, Error, Result};
 use crate::plan::{IdMapping, IdMaps, Rlimit};
 use crate::signals::Signals;
@@ -38,9 +39,14 @@ struct Stage {
 pub fn spawn(setup: &mut init::Setup<'_>) -> Result<Child> {
     let (socket, child_end) = message::pair().doing(|| "make a socket pair")?;
     let single = SingleThreaded::prove().doing(|| "make sure of a single thread")?;
-    let has_stage = stage::is_needed(setup.plan);
+    let mut has_stage = stage::is_needed(setup.plan);
     let flags = if has_stage { 0 } else { stage::clone_flags(setup.plan) };
-    let born = clone_into(&single, flags, &setup.cgroup);
+    let mut born = clone_into(&single, flags, &setup.cgroup);
+    if let Some(door) = door_of(&born, &setup.cgroup) {
+        // What is moved is a stage, so that the container's process is born inside all the same.
+        has_stage = true;
+        born = clone_through(&single, door);
+    }
     let born = match born {
         Err(error) if error.errno() == Some(Errno::EPERM) && !nix::unistd::geteuid().is_root() => {
             Err(error.hint("without root a container needs a user namespace with mappings: see kelson spec --rootless"))
@@ -75,6 +81,35 @@ fn clone_into(single: &SingleThreaded, flags: u64, cgroup: &cgroup::Entry) -> Re
     Ok(forked)
 }
 
+/// The door that is left where this process may not put another one into the cgroup.
+fn door_of<'e>(born: &Result<Forked>, cgroup: &'e cgroup::Entry) -> Option<&'e Door> {
+    let is_refused = born.as_ref().is_err_and(|error| error.errno() == Some(Errno::EACCES));
+    cgroup.door.as_ref().filter(|_| is_refused)
+}
+
+/// A child that systemd moves into its cgroup, and that goes on when it is there.
+fn clone_through(single: &SingleThreaded, door: &Door) -> Result<Forked> {
+    let (told, tell) = pipe2(OFlag::O_CLOEXEC).doing(|| "make a pipe")?;
+    match process::clone(single, &CloneArgs::default())? {
+        Forked::Child => {
+            drop(tell);
+            if read(&told, &mut [0]) != Ok(1) {
+                process::exit_now(1);
+            }
+            Ok(Forked::Child)
+        }
+        Forked::Parent { pid, pidfd } => {
+            let moved = door.pass(pid).and_then(|()| Ok(write(&tell, b"1").map(drop)?));
+            if let Err(error) = moved {
+                drop(tell);
+                reap(pid);
+                return Err(error);
+            }
+            Ok(Forked::Parent { pid, pidfd })
+        }
+    }
+}
+
 /// Makes the process of exec in the namespaces of `target`, which stays the caller's: it may try again.
 ///
 /// # Errors
@@ -82,7 +117,11 @@ fn clone_into(single: &SingleThreaded, flags: u64, cgroup: &cgroup::Entry) -> Re
 pub fn spawn_exec(exec: &mut exec::Exec<'_>, target: &mut Option<stage::Target>) -> Result<Child> {
     let (socket, child_end) = message::pair().doing(|| "make a socket pair")?;
     let single = SingleThreaded::prove().doing(|| "make sure of a single thread")?;
-    match clone_into(&single, 0, exec.cgroup).doing(|| "make the stage process")? {
+    let mut born = clone_into(&single, 0, exec.cgroup);
+    if let Some(door) = door_of(&born, exec.cgroup) {
+        born = clone_through(&single, door);
+    }
+    match born.doing(|| "make the stage process")? {
         Forked::Child => stage::run_exec(exec, target.take(), child_end),
         Forked::Parent { pid, pidfd } => {
             Ok(Child { pid, pidfd: None, socket, stage: Some(Stage { pid, pidfd }), owned: true })

@@ -64,6 +64,14 @@ fn property(name: &str, text: &str) -> Result<Property> {
     }
 }
 
+/// The annotation whose property systemd names in what it said.
+pub fn blamed<'a>(said: &str, annotations: &'a BTreeMap<String, String>) -> Option<&'a str> {
+    let words: Vec<&str> = said.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+    let asked = annotations.keys().filter_map(|key| Some((key, key.strip_prefix(PREFIX)?)));
+    let mut named = asked.filter(|(_, name)| words.contains(name) || words.contains(&&*name.replace("Sec", "USec")));
+    named.next().map(|(key, _)| key.as_str())
+}
+
 /// A number of seconds in microseconds.
 fn microseconds(seconds: &Value) -> Result<u64> {
     const PER_SECOND: u64 = 1_000_000;
@@ -147,5 +155,19 @@ mod tests {
             assert!(one(name, text).is_err(), "{name}={text}");
         }
         assert_eq!(properties(&BTreeMap::new()).unwrap(), []);
+    }
+
+    #[test]
+    fn who_asked_for_what_systemd_refuses_is_named() {
+        let keys = ["other", "org.systemd.property.CollectMode", "org.systemd.property.TimeoutStopSec"];
+        let annotations = keys.map(|key| (key.to_owned(), String::new())).into();
+        for (said, expected) in [
+            ("Cannot set property CollectMode, or unknown property.", Some(keys[1])),
+            ("Cannot set property TimeoutStopUSec, or unknown property.", Some(keys[2])),
+            ("Cannot set property MemoryMax, or unknown property.", None),
+            ("", None),
+        ] {
+            assert_eq!(blamed(said, &annotations), expected, "{said}");
+        }
     }
 }

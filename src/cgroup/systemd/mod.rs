@@ -1,6 +1,279 @@
-//! The systemd driver: a transient unit for each container. What is decided before systemd is asked.
+//! The systemd driver: the container's cgroup is that of a transient scope (or slice), which systemd makes, configures again at
+//! each `daemon-reload`, and removes.
+//!
+//! A scope needs a process to begin with: a [`placeholder`] of Kelson's own, until the container's is born in the cgroup as it
+//! is with the other driver. The job is begun before the container is prepared and waited for after it.
+//!
+//! ```text
+//! locate ─▶ Unit in the journal ─▶ begin: placeholder, StartTransientUnit ─ ─ ─ ▶ wait: JobRemoved ─▶ limits ─▶ clone3 ─▶ placeholder ends
+//!                                    └ drop stops the unit                                              (as in cgroup/mod.rs)
+//! ```
+//!
+//! Device rules of v2 are no property: the program that Kelson attaches stays whatever systemd does, and systemd's own is taken
+//! away and attached anew at each `daemon-reload` (docs/decisions/0006-systemd-driver.md). exec, state, list and kill ask the
+//! kernel alone.
 
-pub mod annotations;
-pub mod gvariant;
-pub mod properties;
-pub mod unit;
+mod annotations;
+mod gvariant;
+mod manager;
+mod placeholder;
+mod properties;
+mod unit;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::Pid;
+
+use super::devices::List;
+use super::layout::Layout;
+use super::resources::Version;
+use super::{Place, Record, UNIFIED, files, joined, limits, list_processes};
+use crate::dbus::Value;
+use crate::error::{Context, Error, Result};
+use crate::plan::Resources;
+use manager::{Job, Manager};
+use properties::{IoWeights, Property};
+
+pub use placeholder::Placeholder;
+pub use unit::Unit;
+
+/// The v1 hierarchies in which systemd makes the cgroups of units; in the others Kelson does it.
+const OF_SYSTEMD: [&str; 6] = ["name=systemd", "cpu,cpuacct", "blkio", "memory", "devices", "pids"];
+
+/// Whether systemd makes a unit's cgroup in the hierarchy called `key`.
+pub fn makes(key: &str) -> bool {
+    key == UNIFIED || OF_SYSTEMD.contains(&key)
+}
+
+/// The unit for `cgroups_path`, and the path of its cgroup in every hierarchy.
+pub fn locate(cgroups_path: Option<&str>, id: &str, rootless: bool, layout: &Layout) -> Result<(Unit, PathBuf)> {
+    if rootless && matches!(layout, Layout::V1 { .. }) {
+        return Err(Error::usage("--systemd-cgroup: cgroup v1 gives the user's systemd nothing to share out")
+            .hint("use cgroup v2, or --cgroup-manager cgroupfs"));
+    }
+    let unit = Unit::of(cgroups_path, id, rootless)?;
+    let below = unit.cgroup()?;
+    // That of the system is the root's, and is known without asking.
+    let manager = if unit.is_user { Manager::connect(true)?.control_group()? } else { "/".into() };
+    Ok((unit, joined(&manager, &below)))
+}
+
+/// Refuses the cgroup of a unit that is in use, before anything is made or written of it.
+pub fn check_unused(place: &Place) -> Result<()> {
+    let path = &place.path;
+    let pids = files::processes_below(path).doing(|| format!("list the processes of {}", path.display()))?;
+    if pids.is_empty() {
+        return Ok(());
+    }
+    let cause = format!("cgroup {} is in use by {}", path.display(), list_processes(&pids));
+    Err(Error::config("linux.cgroupsPath", cause)
+        .hint("another id or another name; systemctl status tells whose it is"))
+}
+
+/// A unit that systemd is starting: stopped on drop.
+#[derive(Debug)]
+pub struct Begun {
+    manager: Manager,
+    unit: Unit,
+    job: Job,
+    /// A slice needs none.
+    placeholder: Option<Placeholder>,
+    is_owned: bool,
+}
+
+/// Begins to start the unit of `record`, `None` with another driver.
+///
+/// # Errors
+/// systemd is not to be reached, refuses a property, or has such a unit.
+pub fn begin(record: &Record, resources: &Resources, annotations: &BTreeMap<String, String>) -> Result<Option<Begun>> {
+    let Some(unit) = &record.unit else { return Ok(None) };
+    let doing = || format!("start {}", unit.name);
+    // What is wrong in the configuration comes before what is wrong with the host.
+    let asked = annotations::properties(annotations)?;
+    let of_resources = of_resources(record, resources)?;
+    let placeholder = if unit.is_slice() { None } else { Some(Placeholder::start()?) };
+    let mut properties = of_unit(unit, placeholder.as_ref().map(Placeholder::pid), record.version);
+    properties.extend(asked);
+    properties.extend(oom_policy(resources));
+    if record.version == Version::V1 {
+        properties.extend(devices_v1(&List::new(&resources.devices)?));
+    }
+    properties.extend(of_resources);
+    let mut manager = Manager::connect(unit.is_user)?;
+    let mut started = manager.start(&unit.name, properties);
+    if let Err(error) = &started
+        && let Some(key) = annotations::blamed(&error.to_string(), annotations)
+    {
+        started = started.property(|| format!("annotations[{key:?}]"));
+    }
+    let job = started.doing(doing)?;
+    Ok(Some(Begun { manager, unit: unit.clone(), job, placeholder, is_owned: true }))
+}
+
+impl Begun {
+    /// Waits until the unit is there; gives the process that keeps it there.
+    pub fn wait(mut self) -> Result<Option<Placeholder>> {
+        self.manager.wait(&self.job).doing(|| format!("start {}", self.unit.name))?;
+        self.is_owned = false;
+        Ok(self.placeholder.take())
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if !self.is_owned {
+            return;
+        }
+        self.placeholder.take();
+        if let Err(error) = stop(&mut self.manager, &self.unit) {
+            log::warn!("{error}");
+        }
+    }
+}
+
+fn stop(manager: &mut Manager, unit: &Unit) -> Result<()> {
+    let stopped = match manager.stop(&unit.name) {
+        Ok(Some(job)) => manager.wait(&job),
+        other => other.map(drop),
+    };
+    manager.reset_failed(&unit.name);
+    stopped.doing(|| format!("stop {}", unit.name))
+}
+
+/// What is the same for every container.
+fn of_unit(unit: &Unit, pid: Option<Pid>, version: Version) -> Vec<Property> {
+    let mut properties = vec![Property::new("Description", Value::str(unit.description()))];
+    if unit.is_slice() {
+        properties.push(Property::new("Wants", Value::strings([unit.slice.as_str()])));
+    } else {
+        properties.push(Property::new("Slice", Value::str(&unit.slice)));
+        properties.push(Property::new("Delegate", Value::Bool(true)));
+    }
+    if let Some(pid) = pid {
+        let pids = Value::array("u", [Value::U32(pid.as_raw().unsigned_abs())]);
+        properties.push(Property::new("PIDs", pids));
+    }
+    let io = if version == Version::V1 { "BlockIOAccounting" } else { "IOAccounting" };
+    let accounting = ["CPUAccounting", "MemoryAccounting", io, "TasksAccounting"];
+    properties.extend(accounting.map(|name| Property::new(name, Value::Bool(true))));
+    // It does not wait for the boot, nor end before the engine at a shutdown.
+    properties.push(Property::new("DefaultDependencies", Value::Bool(false)));
+    properties
+}
+
+fn of_resources(record: &Record, resources: &Resources) -> Result<Vec<Property>> {
+    let assignments = limits::assign(record, resources)?;
+    // Those of a v1 controller on a hybrid host, where systemd has the others' properties.
+    let writes: Vec<_> =
+        assignments.iter().filter(|a| a.version() == record.version).map(limits::Assignment::write).collect();
+    let has_weights = writes.iter().any(|write| write.file.starts_with("io.") && write.file.ends_with("weight"));
+    let weights = if has_weights && has_bfq(record) { IoWeights::Bfq } else { IoWeights::Plain };
+    Ok(properties::of_writes(&writes, record.version, weights))
+}
+
+/// Whether cgroups of this host have io.bfq.weight; the manager's own, in which it always is, stands for all.
+fn has_bfq(record: &Record) -> bool {
+    record.places.get(UNIFIED).is_some_and(|place| place.mount_point.join("init.scope/io.bfq.weight").exists())
+}
+
+/// memory.oom.group, which systemd takes when a unit is made and at no other time.
+fn oom_policy(resources: &Resources) -> Option<Property> {
+    let (_, value) = resources.unified.iter().find(|(file, _)| file == "memory.oom.group")?;
+    let policy = match value.trim() {
+        "0" => "continue",
+        "1" => "kill",
+        _ => return None,
+    };
+    Some(Property { is_in_files: true, ..Property::new("OOMPolicy", Value::str(policy)) })
+}
+
+/// Device rules of v1, which systemd sets again whenever it writes to the unit's cgroup. It has no form for a list that allows all
+/// but some.
+fn devices_v1(list: &List) -> Vec<Property> {
+    let Some(allowed) = list.allowed() else {
+        if !list.allows_everything() {
+            log::warn!(
+                "linux.resources.devices: systemd cannot keep rules that deny a part: they last until its next daemon-reload"
+            );
+        }
+        return vec![];
+    };
+    let entry = |(device, access): (String, String)| Value::Struct(vec![Value::Str(device), Value::Str(access)]);
+    vec![
+        Property::new("DevicePolicy", Value::str("strict")),
+        Property::new("DeviceAllow", Value::array("(ss)", allowed.into_iter().map(entry))),
+    ]
+}
+
+/// Gives the unit of `record` the properties that `resources` ask for, until it ends: systemd writes them to the cgroup's files now
+/// and at each `daemon-reload`. Does nothing with another driver. Device rules stay as they are.
+pub fn set_properties(record: &Record, resources: &Resources) -> Result<()> {
+    let Some(unit) = &record.unit else { return Ok(()) };
+    let properties = of_resources(record, resources)?;
+    if properties.is_empty() {
+        return Ok(());
+    }
+    let changed = Manager::connect(unit.is_user).and_then(|mut manager| manager.set_properties(&unit.name, properties));
+    changed.doing(|| format!("change {}", unit.name))
+}
+
+/// The way into a unit's cgroup by way of systemd, for a user who may write to the cgroup and not to those above, which the kernel
+/// asks for where a process comes from elsewhere (cgroup-v2.rst, "Delegation Containment").
+#[derive(Debug)]
+pub struct Door {
+    unit: Unit,
+    /// Below the unit's cgroup: empty, or absolute.
+    below: String,
+}
+
+impl Door {
+    /// To the cgroup at `path`, which is that of `unit`, at `of_unit`, or below it.
+    pub fn new(unit: &Unit, of_unit: &Path, path: &Path) -> Self {
+        let below = path.strip_prefix(of_unit).ok().filter(|below| !below.as_os_str().is_empty());
+        let below = below.map(|below| format!("/{}", below.display())).unwrap_or_default();
+        Self { unit: unit.clone(), below }
+    }
+
+    /// Moves process `pid` in.
+    pub fn pass(&self, pid: Pid) -> Result<()> {
+        let Self { unit, below } = self;
+        let attached = Manager::connect(unit.is_user).and_then(|mut manager| manager.attach(&unit.name, below, pid));
+        attached.doing(|| format!("move process {pid} into {}", unit.name))
+    }
+}
+
+/// Number of the cgroup at `path`.
+pub fn inode(path: &Path) -> std::io::Result<u64> {
+    std::fs::metadata(path).map(|found| found.ino())
+}
+
+/// Stops the unit of a container, and makes systemd forget it. What is gone already is fine, and so is a later unit with its name.
+/// `path` is where it has or had its cgroup.
+pub fn end(unit: &Unit, path: &Path) -> Result<()> {
+    let mut manager = match Manager::connect(unit.is_user) {
+        // An empty cgroup that the caller can remove is the end of its unit, too.
+        Err(error) if unit.inode.is_some() => {
+            log::warn!("{error}");
+            return Ok(());
+        }
+        other => other?,
+    };
+    match unit.inode {
+        Some(own) => match inode(path) {
+            Ok(found) if found == own => stop(&mut manager, unit),
+            Ok(_) => Ok(()),
+            Err(_) => {
+                manager.reset_failed(&unit.name);
+                Ok(())
+            }
+        },
+        // Its maker was killed before it could say that the unit is its own.
+        None if manager.description(&unit.name)?.is_some_and(|found| found == unit.description()) => {
+            manager.kill(&unit.name).doing(|| format!("kill {}", unit.name))?;
+            stop(&mut manager, unit)
+        }
+        None => Ok(()),
+    }
+}
