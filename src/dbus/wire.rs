@@ -11,7 +11,7 @@ const MAX_ARRAY: usize = 64 << 20;
 /// So many arrays, structs, entries and variants may be in one another.
 const MAX_DEPTH: usize = 64;
 /// Most values of one message, however small: a byte of structs in one another would cost a kilobyte here.
-const MAX_VALUES: usize = 1 << 20;
+const MAX_VALUES: usize = 1 << 18;
 
 /// An object's path: elements of letters, digits and `_`, each after a `/`; or `/`.
 pub fn is_path(path: &str) -> bool {
@@ -301,4 +301,131 @@ fn take_code(signature: &mut &[u8]) -> Result<u8> {
     let (code, rest) = signature.split_first().ok_or_else(|| malformed("a signature that ends too soon"))?;
     *signature = rest;
     Ok(*code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(signature: &str, bytes: &[u8]) -> Result<Vec<Value>> {
+        let mut reader = Reader::new(bytes, false);
+        let values = reader.values(signature)?;
+        assert_eq!(reader.position(), bytes.len());
+        Ok(values)
+    }
+
+    fn written(value: &Value) -> Vec<u8> {
+        let mut writer = Writer::default();
+        writer.value(value).unwrap();
+        writer.bytes
+    }
+
+    /// Examples of the specification, and what it says of alignment.
+    #[test]
+    fn bytes_are_those_of_the_specification() {
+        let foo: &[u8] = b"\x03\0\0\0foo\0";
+        for (value, bytes) in [
+            (Value::str("foo"), foo),
+            (Value::Path("/a".into()), b"\x02\0\0\0/a\0"),
+            (Value::Signature("a(sv)".into()), b"\x05a(sv)\0"),
+            (Value::Bool(true), b"\x01\0\0\0"),
+            (Value::U64(5), b"\x05\0\0\0\0\0\0\0"),
+            (Value::I16(-2), b"\xfe\xff"),
+            (Value::Bytes(vec![1, 2]), b"\x02\0\0\0\x01\x02"),
+            // The padding before the first item does not count, and is there without one.
+            (Value::array("x", [Value::I64(5)]), b"\x08\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0"),
+            (Value::array("t", []), b"\0\0\0\0\0\0\0\0"),
+            (Value::variant(Value::U32(5)), b"\x01u\0\0\x05\0\0\0"),
+            (Value::property("a", Value::Bool(true)), b"\x01\0\0\0a\0\x01b\0\0\0\0\x01\0\0\0"),
+            (
+                Value::array("{ys}", [Value::entry(Value::Byte(1), "b".into())]),
+                b"\x0a\0\0\0\0\0\0\0\x01\0\0\0\x01\0\0\0b\0",
+            ),
+        ] {
+            assert_eq!(written(&value), bytes, "{value:?}");
+            assert_eq!(read(&value.signature(), bytes).unwrap(), [value]);
+        }
+    }
+
+    #[test]
+    fn what_breaks_the_rules_is_refused() {
+        let cases: [(&str, &[u8], &str); 20] = [
+            ("b", b"\x02\0\0\0", "neither true nor false"),
+            ("yu", b"\x01\0\x01\0\x05\0\0\0", "padding that is not zero"),
+            ("u", b"\x05\0\0", "ends too soon"),
+            ("s", b"\x03\0\0\0fo", "ends too soon"),
+            ("s", b"\xff\xff\xff\xfffoo\0", "ends too soon"),
+            ("s", b"\x03\0\0\0foox", "does not end where it says"),
+            ("s", b"\x03\0\0\0f\0o\0", "does not end where it says"),
+            ("s", b"\x01\0\0\0\xff\0", "not UTF-8"),
+            ("o", b"\x03\0\0\0a/b\0", "a path that is none"),
+            ("o", b"\x02\0\0\0//\0", "a path that is none"),
+            ("g", b"\x01(\0", "a signature that is none"),
+            ("v", b"\x02yy\0\x01\x01", "does not hold one value"),
+            ("v", b"\0\0", "does not hold one value"),
+            ("ay", b"\x03\0\0\0\x01\x02", "longer than it may be"),
+            ("ay", b"\xff\xff\xff\xff\x01\x02", "longer than it may be"),
+            // An item that goes on beyond the array's end.
+            ("au", b"\x03\0\0\0\x01\x02\x03\x04", "ends too soon"),
+            ("a(y)", b"\x01\0\0\0\x01\0\0\0\x01", "padding that is not zero"),
+            ("h", b"\0\0\0\0", "a descriptor"),
+            ("(", b"", "a signature that is none"),
+            ("{sv}", b"", "a signature that is none"),
+        ];
+        for (signature, bytes, said) in cases {
+            let error = Reader::new(bytes, false).values(signature).unwrap_err().to_string();
+            assert!(error.contains(said), "{signature} {bytes:?}: {error}");
+        }
+    }
+
+    /// `count` variants in one another.
+    fn variants(count: usize) -> Vec<u8> {
+        [b"\x01v\0".repeat(count - 1).as_slice(), b"\x01y\0\x01"].concat()
+    }
+
+    #[test]
+    fn depth_and_number_of_values_are_bounded() {
+        assert!(read("v", &variants(MAX_DEPTH)).is_ok());
+        assert!(read("v", &variants(MAX_DEPTH + 1)).unwrap_err().to_string().contains("too deep"));
+        let deep = |count| (0..count).fold(Value::Byte(1), |value, _| Value::variant(value));
+        assert_eq!(written(&deep(MAX_DEPTH)), variants(MAX_DEPTH));
+        assert!(Writer::default().value(&deep(MAX_DEPTH + 1)).is_err());
+
+        let numbers = |count: usize| [&(4 * count as u32).to_le_bytes()[..], &vec![0; 4 * count]].concat();
+        // One is the array.
+        assert!(read("au", &numbers(MAX_VALUES - 1)).is_ok());
+        assert!(read("au", &numbers(MAX_VALUES)).unwrap_err().to_string().contains("too many values"));
+        let large = [&((MAX_ARRAY + 1) as u32).to_le_bytes()[..], &vec![0; MAX_ARRAY + 1]].concat();
+        assert!(read("ay", &large).unwrap_err().to_string().contains("longer than it may be"));
+        assert!(
+            Writer::default().value(&Value::Bytes(large)).unwrap_err().to_string().contains("more than D-Bus takes")
+        );
+    }
+
+    #[test]
+    fn values_that_have_no_bytes_are_not_written() {
+        for (value, said) in [
+            (Value::str("a\0b"), "a NUL in"),
+            (Value::Path("unit".into()), "\"unit\" is no path of an object"),
+            (Value::Path("/a/".into()), "is no path"),
+            (Value::Path("/a-b".into()), "is no path"),
+            (Value::Signature("a".into()), "\"a\" is no signature"),
+            (Value::array("s", ["a".into(), Value::U32(1)]), "\"u\" in an array of \"s\""),
+            (Value::array("ss", []), "\"ss\" is no type of an array's items"),
+            (Value::array("", []), "\"\" is no type"),
+            (Value::Struct(vec![]), "a struct without a field"),
+            (Value::variant(Value::Struct(vec![])), "a variant cannot hold \"()\""),
+            (Value::variant(Value::entry("a".into(), "b".into())), "a variant cannot hold \"{ss}\""),
+        ] {
+            let error = Writer::default().value(&value).unwrap_err().to_string();
+            assert!(error.contains(said), "{value:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn big_endian_is_read() {
+        let mut reader = Reader::new(b"\0\x05\xff\xfe\0\0\0\x02\0\0\0\x01a\0", true);
+        let values = reader.values("qnus").unwrap();
+        assert_eq!(values, [Value::U16(5), Value::I16(-2), Value::U32(2), Value::str("a")]);
+    }
 }
