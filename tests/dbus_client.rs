@@ -53,6 +53,7 @@ fn a_service_that_is_not_there_is_not_started() {
     let mut connection = Connection::open(&daemon.address(), soon()).unwrap();
     let failure = connection.call(&of_service("Do", vec![]), soon()).unwrap_err();
     assert!(failure.is("org.freedesktop.DBus.Error.NameHasNoOwner"), "{failure:?}");
+    assert!(text(failure).contains("(org.example.Service is not on this bus: DBUS_SESSION_BUS_ADDRESS may name"));
 }
 
 #[test]
@@ -181,4 +182,51 @@ fn a_service_that_came_back_as_another_connection_is_heard() {
     again.signal("", "Done", vec![Value::U32(2)]);
     assert_eq!(connection.wait_for_signal(soon(), number).unwrap(), 1);
     assert_eq!(connection.wait_for_signal(soon(), number).unwrap(), 2);
+}
+
+/// The user id that the bus at `address` knows this connection by.
+fn known_as(address: &str) -> u32 {
+    let mut connection = Connection::open(address, soon()).unwrap();
+    let names = connection.call(&of_bus("ListNames", vec![]), soon()).unwrap();
+    // Of a bus with nobody else.
+    let own = names[0].items().iter().find(|name| name.as_str().unwrap().starts_with(':')).unwrap().clone();
+    let user = connection.call(&of_bus("GetConnectionUnixUser", vec![own]), soon()).unwrap();
+    user[0].as_u32().unwrap()
+}
+
+/// What a root of its own user namespace is outside, it cannot say: uid_map shows it to itself only by chance.
+#[test]
+fn root_of_a_user_namespace_is_who_it_is_outside() {
+    if let Some(address) = std::env::var_os("KELSON_TEST_BUS") {
+        assert!(nix::unistd::geteuid().is_root());
+        println!("known as {}", known_as(address.to_str().unwrap()));
+        return;
+    }
+    let daemon = Daemon::start();
+    let own = nix::unistd::geteuid();
+    // Debian's `daemon`: the bus takes no user whom the host does not know.
+    let other = if own.is_root() { 1 } else { own.as_raw() };
+    // Where another user can reach it.
+    let program = daemon.directory.0.join("test");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--user", "--map-root-user"]).arg(program).arg("--nocapture").arg("--exact");
+    command.arg("root_of_a_user_namespace_is_who_it_is_outside").env("KELSON_TEST_BUS", daemon.address());
+    if own.is_root() {
+        use std::os::unix::process::CommandExt;
+        command.uid(other).gid(other);
+    }
+    let output = command.current_dir("/").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains(&format!("known as {other}\n")), "{said}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_first_bus_that_takes_the_connection_is_used() {
+    let daemon = Daemon::start();
+    let gone = daemon.directory.0.join("gone");
+    let address = format!("tcp:host=localhost;unix:path={};{}", gone.display(), daemon.address());
+    assert!(Connection::open(&address, soon()).is_ok());
+    let error = Connection::open(&format!("unix:path={}", gone.display()), soon()).unwrap_err();
+    assert_eq!(error.to_string(), format!("connect to {}: no such file or directory", gone.display()));
 }

@@ -1,6 +1,5 @@
 //! Which bus: the system's, or that of the user's own systemd; and what to do where there is none.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -17,6 +16,14 @@ const SYSTEM_PRIVATE: &str = "/run/systemd/private";
 /// There where systemd runs the host (sd_booted(3)).
 const BOOTED: &str = "/run/systemd/system";
 
+const NOT_BOOTED: &str =
+    "systemd does not run this host: leave out --systemd-cgroup (podman: cgroup_manager = \"cgroupfs\")";
+const WITHOUT_SYSTEM_BUS: &str = "install dbus or dbus-broker, and see that it runs";
+const WITHOUT_SESSION: &str = "a login by ssh or machinectl shell sets XDG_RUNTIME_DIR, su and sudo do not; without a login, \
+     loginctl enable-linger USER keeps a session, with XDG_RUNTIME_DIR=/run/user/UID";
+const WITHOUT_USER_BUS: &str = "install dbus-user-session and log in anew, without a login keep a session by \
+     loginctl enable-linger USER; or do without systemd (podman: cgroup_manager = \"cgroupfs\")";
+
 impl Connection {
     /// The system's bus: DBUS_SYSTEM_BUS_ADDRESS or where it is by default; for root, systemd itself where there is no bus.
     pub fn system(deadline: Instant) -> Result<Self> {
@@ -24,15 +31,9 @@ impl Connection {
         if let Some(address) = variable("DBUS_SYSTEM_BUS_ADDRESS") {
             return Self::open(&address, deadline).hint(|| "DBUS_SYSTEM_BUS_ADDRESS says where").doing(doing);
         }
-        let bus = Self::to(&Target::Path(SYSTEM_BUS.into()), true, deadline);
-        match bus {
-            Err(error) if is_absent(&error) => {
-                let private = Target::Path(SYSTEM_PRIVATE.into());
-                let direct = geteuid().is_root().then(|| Self::to(&private, false, deadline).ok()).flatten();
-                direct.ok_or_else(|| error.hint(without_system_bus(Path::new(BOOTED).exists()))).doing(doing)
-            }
-            other => other.doing(doing),
-        }
+        let private = geteuid().is_root().then_some(SYSTEM_PRIVATE.into());
+        let way_out = || if Path::new(BOOTED).exists() { WITHOUT_SYSTEM_BUS } else { NOT_BOOTED };
+        Self::first(SYSTEM_BUS.into(), private, way_out, deadline).doing(doing)
     }
 
     /// The bus of the user's own systemd: DBUS_SESSION_BUS_ADDRESS, or in XDG_RUNTIME_DIR; systemd itself where there is none.
@@ -41,38 +42,32 @@ impl Connection {
         if let Some(address) = variable("DBUS_SESSION_BUS_ADDRESS") {
             return Self::open(&address, deadline).hint(|| "DBUS_SESSION_BUS_ADDRESS says where").doing(doing);
         }
-        let Some(directory) = std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()) else {
+        let Some(directory) = variable("XDG_RUNTIME_DIR").map(PathBuf::from) else {
             return Err(
                 Error::other("neither DBUS_SESSION_BUS_ADDRESS nor XDG_RUNTIME_DIR is set").hint(WITHOUT_SESSION)
             )
             .doing(doing);
         };
-        Self::user_in(directory, deadline).doing(doing)
+        let private = Some(directory.join("systemd/private"));
+        Self::first(directory.join("bus"), private, || WITHOUT_USER_BUS, deadline).doing(doing)
     }
 
-    fn user_in(directory: OsString, deadline: Instant) -> Result<Self> {
-        let directory = PathBuf::from(directory);
-        let bus = Self::to(&Target::Path(directory.join("bus")), true, deadline);
-        match bus {
-            Err(error) if is_absent(&error) => {
-                let private = Self::to(&Target::Path(directory.join("systemd/private")), false, deadline);
-                private.map_err(|_| error.hint(WITHOUT_USER_BUS))
-            }
-            other => other,
+    /// The bus at `bus`, or systemd itself at `private` where nobody listens there; `way_out` is for where there is neither.
+    pub(super) fn first(
+        bus: PathBuf,
+        private: Option<PathBuf>,
+        way_out: impl FnOnce() -> &'static str,
+        deadline: Instant,
+    ) -> Result<Self> {
+        let absent = match Self::to(&Target::Path(bus), true, deadline) {
+            Err(error) if is_absent(&error) => error,
+            other => return other,
+        };
+        match private.map(|private| Self::to(&Target::Path(private), false, deadline)) {
+            Some(Err(error)) if is_absent(&error) => Err(absent.hint(way_out())),
+            Some(other) => other,
+            None => Err(absent.hint(way_out())),
         }
-    }
-}
-
-const WITHOUT_SESSION: &str = "a session of systemd sets XDG_RUNTIME_DIR: log in by ssh or machinectl shell in place of su or \
-     sudo, or keep one without a login by loginctl enable-linger";
-const WITHOUT_USER_BUS: &str = "install dbus-user-session, and log in anew or keep a session by loginctl enable-linger; or do \
-     without systemd (podman: cgroup_manager = \"cgroupfs\")";
-
-fn without_system_bus(is_booted: bool) -> &'static str {
-    if is_booted {
-        "install dbus, or dbus-broker"
-    } else {
-        "systemd does not run this host: leave out --systemd-cgroup (podman: cgroup_manager = \"cgroupfs\")"
     }
 }
 

@@ -228,7 +228,7 @@ impl Connection {
                     return Ok(message.body);
                 }
                 Kind::Error if message.reply_serial == serial => {
-                    let error = Error::other(format!("{} ({})", message.text(), message.error_name));
+                    let error = refusal(destination, &message);
                     return Err(Failure::Refused { name: message.error_name, error });
                 }
                 // Calls of this process, which serves nothing, and answers that came too late.
@@ -318,6 +318,20 @@ impl<'a> Call<'a> {
     /// A method of the bus itself.
     fn of_bus(member: &'a str, args: Vec<Value>) -> Self {
         Self { destination: BUS, path: "/org/freedesktop/DBus", interface: BUS, member, args }
+    }
+}
+
+/// The error that `message` is, with the way out where there is one.
+fn refusal(destination: &str, message: &Message) -> Error {
+    let error = Error::other(format!("{} ({})", message.text(), message.error_name));
+    match message.error_name.strip_prefix(BUS).unwrap_or_default() {
+        ".Error.ServiceUnknown" | ".Error.NameHasNoOwner" if destination != BUS => {
+            error.hint(format!("{destination} is not on this bus: DBUS_SESSION_BUS_ADDRESS may name another session's"))
+        }
+        ".Error.AccessDenied" | ".Error.InteractiveAuthorizationRequired" => {
+            error.hint("only root may do this on the system's bus; another user needs a session of their own (loginctl enable-linger)")
+        }
+        _ => error,
     }
 }
 

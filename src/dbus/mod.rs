@@ -14,6 +14,8 @@ mod bus;
 mod connection;
 mod message;
 mod signature;
+#[cfg(test)]
+mod tests;
 mod value;
 mod wire;
 
