@@ -17,6 +17,7 @@ use ::log::LevelFilter;
 use crate::cgroup::Driver;
 use crate::error::{Error, Result};
 use crate::log::{Format, Target};
+use crate::plan::LimitOptions;
 
 /// A command line that was understood.
 #[derive(Debug)]
@@ -70,6 +71,7 @@ pub enum Command {
     Resume {
         id: String,
     },
+    Update(Update),
     Spec(Spec),
     Features,
     /// Print [`version`].
@@ -175,6 +177,17 @@ pub struct Ps {
 }
 
 #[derive(Debug, PartialEq, Eq)]
+pub struct Update {
+    pub id: String,
+    /// File with a resources object; `-` is standard input.
+    pub resources: Option<PathBuf>,
+    /// Win over what the file says.
+    pub limits: LimitOptions,
+    /// Options that were given and do nothing.
+    pub obsolete: Vec<String>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
 pub struct Spec {
     pub bundle: Option<PathBuf>,
     pub rootless: bool,
@@ -216,6 +229,7 @@ struct Opt {
     long: &'static str,
     short: Option<char>,
     takes: Takes,
+    /// Empty for one that only old callers give, and that no help shows.
     help: &'static str,
 }
 
@@ -461,6 +475,36 @@ const COMMANDS: &[Entry] = &[
         build: |words| Ok(Command::Resume { id: words.id()? }),
     },
     Entry {
+        name: "update",
+        summary: "change the limits of a container",
+        about: "All limits are set, or none if one of them cannot be. BYTES may end in k, M, G, T or P (of 1024); -1 is\n\
+                unlimited, and 0 leaves a limit as it is (but for --pids-limit). FILE has an object such as linux.resources\n\
+                of config.json; an option wins over what it says. Device rules stay as they are.",
+        operands: ID,
+        options: &[
+            &value("resources", Some('r'), "FILE", "read limits as JSON from FILE, or - for standard input"),
+            &value("memory", None, "BYTES", "memory"),
+            &value("memory-reservation", None, "BYTES", "memory that is left to it when the host runs short"),
+            &value("memory-swap", None, "BYTES", "memory and swap together"),
+            &value("cpu-share", None, "N", "weight beside other containers (1024 is usual)"),
+            &value("cpu-quota", None, "USEC", "CPU time in a period (-1: unlimited)"),
+            &value("cpu-period", None, "USEC", "length of a period"),
+            &value("cpu-burst", None, "USEC", "CPU time saved in one period that another may use"),
+            &value("cpu-idle", None, "0|1", "1: only while nothing else wants the CPU (SCHED_IDLE)"),
+            &value("cpu-rt-period", None, "USEC", "length of a period of real-time scheduling"),
+            &value("cpu-rt-runtime", None, "USEC", "real-time CPU time in such a period"),
+            &value("cpuset-cpus", None, "LIST", "CPUs, such as 0-2,7"),
+            &value("cpuset-mems", None, "LIST", "memory nodes"),
+            &value("pids-limit", None, "N", "processes and threads (-1: unlimited)"),
+            &value("blkio-weight", None, "N", "weight of block I/O, 10 to 1000"),
+            &value("l3-cache-schema", None, "SCHEMA", "not supported (Intel RDT)"),
+            &value("mem-bw-schema", None, "SCHEMA", "not supported (Intel RDT)"),
+            &value("kernel-memory", None, "BYTES", ""),
+            &value("kernel-memory-tcp", None, "BYTES", ""),
+        ],
+        build: |words| Ok(Command::Update(update(words)?)),
+    },
+    Entry {
         name: "spec",
         summary: "write a config.json to start from",
         about: "",
@@ -490,7 +534,7 @@ const COMMANDS: &[Entry] = &[
 
 /// Commands of runc, crun or engines that do not exist yet; to accept even their `--help` would claim support (podman's
 /// probe for checkpoint looks at the exit code of `checkpoint --help`).
-const NOT_YET: &[&str] = &["checkpoint", "events", "info", "mounts", "restore", "top", "update", "wait"];
+const NOT_YET: &[&str] = &["checkpoint", "events", "info", "mounts", "restore", "top", "wait"];
 
 /// Options and words of one command as they came; the builders take out what they know.
 #[derive(Default)]
@@ -543,6 +587,23 @@ impl Words {
         text.parse().map_err(|_| Error::usage(format!("--preserve-fds: {text:?} is not a number of descriptors")))
     }
 
+    /// As [`Words::text`]; an empty one is as good as none, as in runc.
+    fn given(&mut self, long: &'static str) -> Result<Option<String>> {
+        Ok(self.text(long)?.filter(|text| !text.is_empty()))
+    }
+
+    fn number<N: std::str::FromStr>(&mut self, long: &'static str) -> Result<Option<N>> {
+        let Some(text) = self.given(long)? else { return Ok(None) };
+        let wrong = || Error::usage(format!("--{long}: {text:?} is not a number, or out of range"));
+        text.parse().map(Some).map_err(|_| wrong())
+    }
+
+    fn bytes(&mut self, long: &'static str) -> Result<Option<i64>> {
+        let Some(text) = self.given(long)? else { return Ok(None) };
+        let wrong = || Error::usage(format!("--{long}: {text:?} is not a size")).hint("bytes, 512k, 100M, 1G, or -1");
+        bytes(&text).map(Some).ok_or_else(wrong)
+    }
+
     fn listing(&mut self) -> Result<Listing> {
         match self.text("format")?.as_deref() {
             None | Some("table" | "") => Ok(Listing::Table),
@@ -591,6 +652,66 @@ fn exec(words: &mut Words) -> Result<Command> {
         ignore_paused: words.is_set("ignore-paused"),
         args: std::mem::take(&mut words.rest),
     }))
+}
+
+fn update(words: &mut Words) -> Result<Update> {
+    for option in ["l3-cache-schema", "mem-bw-schema"] {
+        if words.given(option)?.is_some() {
+            return Err(Error::usage(format!("--{option}: Intel RDT is not supported")).hint("leave the option out"));
+        }
+    }
+    let mut obsolete = vec![];
+    for option in ["kernel-memory", "kernel-memory-tcp"] {
+        obsolete.extend(words.given(option)?.map(|_| format!("--{option}")));
+    }
+    Ok(Update {
+        id: words.id()?,
+        resources: words.path("resources"),
+        limits: LimitOptions {
+            memory: words.bytes("memory")?,
+            memory_reservation: words.bytes("memory-reservation")?,
+            memory_swap: words.bytes("memory-swap")?,
+            cpu_share: words.number("cpu-share")?,
+            cpu_quota: words.number("cpu-quota")?,
+            cpu_period: words.number("cpu-period")?,
+            cpu_burst: words.number("cpu-burst")?,
+            cpu_idle: words.number("cpu-idle")?,
+            cpu_rt_period: words.number("cpu-rt-period")?,
+            cpu_rt_runtime: words.number("cpu-rt-runtime")?,
+            cpuset_cpus: words.given("cpuset-cpus")?,
+            cpuset_mems: words.given("cpuset-mems")?,
+            pids_limit: words.number("pids-limit")?,
+            blkio_weight: words.number("blkio-weight")?,
+        },
+        obsolete,
+    })
+}
+
+/// A size such as `100M`, `1.5G`, `512 KiB` or `1048576`, in units of 1024; `-1` is unlimited. As in docker/go-units
+/// (RAMInBytes), with which runc reads it.
+fn bytes(text: &str) -> Option<i64> {
+    if text == "-1" {
+        return Some(-1);
+    }
+    let end = text.rfind(|c: char| c.is_ascii_digit() || c == '.')? + 1;
+    let (number, unit) = text.split_at(end);
+    let unit = unit.strip_prefix(' ').unwrap_or(unit).to_ascii_lowercase();
+    let exponent = match unit.chars().next() {
+        None | Some('b') => 0,
+        Some(letter) => 1 + "kmgtp".find(letter)? as u32,
+    };
+    if !["", "b", "ib"].contains(&if exponent == 0 { &*unit } else { &unit[1..] }) {
+        return None;
+    }
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let is_number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number(whole) || !is_number(fraction) || whole.len() + fraction.len() == 0 {
+        return None;
+    }
+    let factor = 1i64 << (10 * exponent);
+    let part = format!("0.{fraction}0").parse::<f64>().ok()? * factor as f64;
+    let whole = if whole.is_empty() { 0 } else { whole.parse::<i64>().ok()? };
+    whole.checked_mul(factor)?.checked_add(part as i64)
 }
 
 fn utf8(word: OsString, what: impl FnOnce() -> String) -> Result<String> {
@@ -961,7 +1082,7 @@ fn command_help(entry: &Entry) -> String {
         text.push('\n');
     }
     text.push_str("\nOptions:\n");
-    let options = entry.options.iter().copied().chain([&HELP]);
+    let options = entry.options.iter().copied().filter(|opt| !opt.help.is_empty()).chain([&HELP]);
     columns(&mut text, options.map(|opt| (spelling(opt), opt.help)).collect());
     text
 }
@@ -1121,13 +1242,102 @@ mod tests {
     }
 
     #[test]
+    fn what_engines_send_to_update() {
+        // containerd, podman, and by hand.
+        for (line, resources) in [
+            ("update --resources - web", Some("-")),
+            ("update --resources=- web", Some("-")),
+            ("update --resources=/r.json web", Some("/r.json")),
+            ("update web -r -", Some("-")),
+            ("update web --resources=", None),
+        ] {
+            let Command::Update(update) = parsed(line).command else { panic!() };
+            assert_eq!((update.id.as_str(), update.resources), ("web", resources.map(PathBuf::from)), "{line}");
+            assert_eq!((update.limits, update.obsolete.len()), (LimitOptions::default(), 0), "{line}");
+        }
+    }
+
+    #[test]
+    fn limits_of_update_stand_before_and_after_the_id() {
+        let line = "update --memory 100M --memory-swap -1 --cpu-quota=-1 web --cpu-share 512 --cpu-period 50000 \
+                    --cpu-burst 100 --cpu-idle 0 --cpu-rt-period 1000 --cpu-rt-runtime -1 --cpuset-cpus 0-1 \
+                    --cpuset-mems 0 --pids-limit 0 --blkio-weight 10 --memory-reservation 1g --kernel-memory=1 \
+                    --kernel-memory-tcp -1";
+        let Command::Update(update) = parsed(line).command else { panic!() };
+        let expected = LimitOptions {
+            memory: Some(100 << 20),
+            memory_reservation: Some(1 << 30),
+            memory_swap: Some(-1),
+            cpu_share: Some(512),
+            cpu_quota: Some(-1),
+            cpu_period: Some(50000),
+            cpu_burst: Some(100),
+            cpu_idle: Some(0),
+            cpu_rt_period: Some(1000),
+            cpu_rt_runtime: Some(-1),
+            cpuset_cpus: Some("0-1".into()),
+            cpuset_mems: Some("0".into()),
+            pids_limit: Some(0),
+            blkio_weight: Some(10),
+        };
+        assert_eq!((update.id.as_str(), update.limits), ("web", expected));
+        assert_eq!(update.obsolete, ["--kernel-memory", "--kernel-memory-tcp"]);
+        // An empty value is none, as in runc.
+        let Command::Update(update) = parsed("update web --memory= --cpuset-cpus= --l3-cache-schema=").command else {
+            panic!()
+        };
+        assert_eq!(update.limits, LimitOptions::default());
+    }
+
+    #[test]
+    fn sizes_have_units_of_1024() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("1048576", Some(1 << 20)),
+            ("512k", Some(512 << 10)),
+            ("100M", Some(100 << 20)),
+            ("1G", Some(1 << 30)),
+            ("1GiB", Some(1 << 30)),
+            ("1gb", Some(1 << 30)),
+            ("2T", Some(2 << 40)),
+            ("1p", Some(1 << 50)),
+            ("7b", Some(7)),
+            ("1.5G", Some(3 << 29)),
+            (".5k", Some(512)),
+            ("1.k", Some(1024)),
+            ("512 KiB", Some(512 << 10)),
+            ("9223372036854775807", Some(i64::MAX)),
+            ("-1", Some(-1)),
+            ("-2", None),
+            ("-1M", None),
+            ("+1", None),
+            ("", None),
+            ("M", None),
+            (".", None),
+            ("1.2.3", None),
+            ("1x", None),
+            ("1MM", None),
+            ("1Mi", None),
+            ("1bb", None),
+            ("1 M ", None),
+            ("0x10", None),
+            ("1e3", None),
+            ("9223372036854775808", None),
+            ("8589934592G", None),
+            ("1é", None),
+        ] {
+            assert_eq!(bytes(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
     fn refusals_say_why_and_have_the_exit_codes_of_runc() {
         for (line, text, code) in [
             ("bogus", "unknown command \"bogus\" (kelson help lists the commands)", 3),
             ("help bogus", "unknown command \"bogus\" (kelson help lists the commands)", 3),
             ("checkpoint --help", "the command \"checkpoint\" is not supported yet", 1),
             ("restore --lsm-mount-context", "the command \"restore\" is not supported yet", 1),
-            ("help update", "the command \"update\" is not supported yet", 1),
+            ("help mounts", "the command \"mounts\" is not supported yet", 1),
             ("create --bundle", "flag needs an argument: --bundle", 1),
             ("--root", "flag needs an argument: --root", 1),
             (
@@ -1151,6 +1361,21 @@ mod tests {
             ("run -d --keep=perhaps x", "--keep: \"perhaps\" is neither true nor false", 1),
             ("create --preserve-fds -1 x", "--preserve-fds: \"-1\" is not a number of descriptors", 1),
             ("list -f xml", "--format: unknown format \"xml\" (table or json)", 1),
+            ("update", "\"update\" requires an argument: the container's id (kelson update [options] ID)", 1),
+            ("update web --memory 1x", "--memory: \"1x\" is not a size (bytes, 512k, 100M, 1G, or -1)", 1),
+            ("update --cpu-share -1 web", "--cpu-share: \"-1\" is not a number, or out of range", 1),
+            ("update --pids-limit 5k web", "--pids-limit: \"5k\" is not a number, or out of range", 1),
+            ("update --blkio-weight 70000 web", "--blkio-weight: \"70000\" is not a number, or out of range", 1),
+            (
+                "update --l3-cache-schema L3:0=f web",
+                "--l3-cache-schema: Intel RDT is not supported (leave the option out)",
+                1,
+            ),
+            (
+                "update web --mem-bw-schema MB:0=20",
+                "--mem-bw-schema: Intel RDT is not supported (leave the option out)",
+                1,
+            ),
             ("kill web FOO", "unknown signal \"FOO\"", 1),
             ("exec web", "exec args cannot be empty (kelson exec [options] ID COMMAND [ARGS...])", 255),
             (
@@ -1198,7 +1423,7 @@ mod tests {
                 let Command::Help(text) = parsed(&line.replace("NAME", entry.name)).command else { panic!() };
                 assert!(text.contains(&usage_line(entry)));
                 for opt in entry.options {
-                    assert!(text.contains(&spelling(opt)), "{} {}", entry.name, opt.long);
+                    assert_eq!(text.contains(&spelling(opt)), !opt.help.is_empty(), "{} {}", entry.name, opt.long);
                 }
             }
         }
@@ -1222,6 +1447,9 @@ mod tests {
                 let value = match (opt.long, opt.takes) {
                     ("preserve-fds", _) => "1",
                     ("format", _) => "json",
+                    // These are refused.
+                    ("l3-cache-schema" | "mem-bw-schema", _) => "",
+                    (_, Takes::Value("BYTES" | "N" | "USEC" | "0|1")) => "1",
                     (_, Takes::Switch) => "true",
                     (_, Takes::Value(_)) => "x",
                 };

@@ -109,6 +109,14 @@ impl Error {
         self.0.property.as_deref()
     }
 
+    /// Calls the property as `name` wants it, where it has one and `name` gives another: the option that the value came from.
+    pub fn rename_property(mut self, name: impl FnOnce(&str) -> Option<String>) -> Self {
+        if let Some(other) = self.property().and_then(name) {
+            self.0.property = Some(other);
+        }
+        self
+    }
+
     /// The parts as bytes, for another process of this program: see [`Error::decode`].
     ///
     /// Parts are separated by NUL, which no part contains: paths and properties come from C strings and JSON without NUL.

@@ -9,7 +9,7 @@ use std::io::Write;
 
 use kelson::cli::{self, Command, Global};
 use kelson::error::{Context, Result};
-use kelson::lifecycle::{Runtime, create, delete, exec, features, inspect, kill, pause, spec, start};
+use kelson::lifecycle::{Runtime, create, delete, exec, features, inspect, kill, pause, spec, start, update};
 use kelson::log;
 use kelson::seal;
 use kelson::sys::entry::Arguments;
@@ -81,6 +81,7 @@ fn perform(global: &Global, command: &Command) -> Result<u8> {
         Command::Ps(options) => print(&inspect::ps(&runtime()?, options)?)?,
         Command::Pause { id } => pause::pause(&runtime()?, id)?,
         Command::Resume { id } => pause::resume(&runtime()?, id)?,
+        Command::Update(options) => update::update(&runtime()?, options)?,
         Command::Spec(options) => spec::spec(options)?,
         Command::Features => print(&features::features()?)?,
         Command::Version => print(&cli::version())?,

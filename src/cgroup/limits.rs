@@ -21,11 +21,11 @@ use crate::sys::fd::open;
 #[derive(Debug)]
 pub struct Assignment {
     /// The container's cgroup in the hierarchy that has the controller.
-    path: PathBuf,
-    version: Version,
+    pub(super) path: PathBuf,
+    pub(super) version: Version,
     /// `None` for the cgroup's own files, which every cgroup has.
     controller: Option<String>,
-    write: Write,
+    pub(super) write: Write,
 }
 
 impl Assignment {
@@ -196,7 +196,7 @@ fn write_all(assignments: &[Assignment]) -> Result<()> {
     held_back.map_or(Ok(()), |limit| explained(write_one(&limit.path, &limit.write), limit))
 }
 
-fn write_one(directory: &Path, write: &Write) -> io::Result<()> {
+pub(super) fn write_one(directory: &Path, write: &Write) -> io::Result<()> {
     match (files::write(&directory.join(&*write.file), &write.value), &write.absent) {
         (Err(error), Absent::Ignore) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         (Err(error), Absent::Instead(file, value)) if error.kind() == io::ErrorKind::NotFound => {
@@ -219,7 +219,7 @@ fn check_taken(path: &Path, value: &str) -> io::Result<()> {
 }
 
 /// An error of a write, with its file, value and property, and a way out where one is certain.
-fn explained(result: io::Result<()>, assignment: &Assignment) -> Result<()> {
+pub(super) fn explained(result: io::Result<()>, assignment: &Assignment) -> Result<()> {
     let Err(error) = result else { return Ok(()) };
     let write = &assignment.write;
     let code = error.raw_os_error().unwrap_or(0);
@@ -252,8 +252,18 @@ fn hint(assignment: &Assignment, code: i32) -> Option<Cow<'static, str>> {
             Some("this kernel does not limit kernel memory any more".into())
         }
         ("memory.limit_in_bytes", libc::EBUSY) => {
-            let used: u64 = files::read(&directory.join("memory.usage_in_bytes")).ok()?.parse().ok()?;
-            Some(format!("the container already uses {:.1} MiB", used as f64 / f64::from(1 << 20)).into())
+            let used = files::read(&directory.join("memory.usage_in_bytes")).ok()?;
+            Some(format!("the container already uses {used} bytes, and no more of them can be reclaimed").into())
+        }
+        ("cpu.max" | "cpu.cfs_quota_us", libc::EINVAL) if burst_above_quota(assignment).is_some() => {
+            Some(format!("the burst is {}: lower it with the quota", burst_above_quota(assignment)?).into())
+        }
+        ("cpu.max.burst" | "cpu.cfs_burst_us", libc::EINVAL) => Some("a burst is at most the quota".into()),
+        ("cpu.shares" | "cpu.weight", libc::EINVAL) if files::read(&directory.join("cpu.idle")).ok()? == "1" => {
+            Some("the cgroup is idle and has none: cpu.idle has to be 0 again".into())
+        }
+        ("cpuset.cpus" | "cpuset.mems", libc::EBUSY) => {
+            Some("cgroups below it, which the container made, use more".into())
         }
         ("cpu.max" | "cpu.cfs_quota_us" | "cpu.cfs_period_us", libc::EINVAL) => Some(
             "the period is 1000 to 1000000 microseconds, the quota at least 1000 and, on v1, no greater part of its \
@@ -277,8 +287,16 @@ fn hint(assignment: &Assignment, code: i32) -> Option<Cow<'static, str>> {
     }
 }
 
+/// The burst of a cgroup, where a quota that was refused is below it.
+fn burst_above_quota(assignment: &Assignment) -> Option<u64> {
+    let file = if assignment.version == Version::V1 { "cpu.cfs_burst_us" } else { "cpu.max.burst" };
+    let burst: u64 = files::read(&assignment.path.join(file)).ok()?.parse().ok()?;
+    let quota: u64 = assignment.write.value.split(' ').next()?.parse().ok()?;
+    (burst > quota).then_some(burst)
+}
+
 /// `memory.checkBeforeUpdate`: refuses a limit below what is used now, before anything is changed.
-fn check_use(assignments: &[Assignment]) -> Result<()> {
+pub(super) fn check_use(assignments: &[Assignment]) -> Result<()> {
     for assignment in assignments {
         let used = match &*assignment.write.file {
             "memory.max" => "memory.current",
@@ -338,7 +356,7 @@ fn inherited(path: &Path, mount_point: &Path, file: &str) -> io::Result<String> 
 }
 
 /// Enables v2 controllers from the mounted root down to the parent of the container's cgroup.
-fn enable_controllers(record: &Record, assignments: &[Assignment]) -> Result<()> {
+pub(super) fn enable_controllers(record: &Record, assignments: &[Assignment]) -> Result<()> {
     let Some(place) = record.places.get(super::UNIFIED) else { return Ok(()) };
     let needed: BTreeSet<&str> = assignments
         .iter()

@@ -22,6 +22,7 @@ pub mod resources;
 pub mod systemd;
 #[cfg(test)]
 mod tests;
+pub mod update;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

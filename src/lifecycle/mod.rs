@@ -11,6 +11,7 @@ mod listen;
 pub mod pause;
 pub mod spec;
 pub mod start;
+pub mod update;
 
 use std::path::{Path, PathBuf};
 

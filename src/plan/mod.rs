@@ -16,6 +16,7 @@ mod root;
 mod seccomp;
 mod source;
 mod spec;
+mod update;
 
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,8 @@ pub use linux::namespaces;
 pub use model::*;
 pub use mounts::mount_options;
 pub use process::{CAPABILITIES, apparmor, parse_capability, parse_env, parse_id, process, selinux};
-pub use source::{read_config, read_process};
+pub use source::{read_config, read_process, read_resources};
+pub use update::{LimitOptions, resources_of_update};
 
 use std::collections::BTreeMap;
 use std::ffi::CString;

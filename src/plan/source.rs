@@ -29,6 +29,19 @@ pub fn read_process(path: &Path) -> Result<String> {
     read(path, true).doing(|| format!("read {path:?}"))
 }
 
+/// The text of the resources object at `path`, which may be a pipe; `-` is standard input, whatever that is.
+///
+/// # Errors
+/// As of [`read_config`].
+pub fn read_resources(path: &Path) -> Result<String> {
+    if path != Path::new("-") {
+        return read(path, true).doing(|| format!("read {path:?}"));
+    }
+    let mut bytes = vec![];
+    let read = std::io::stdin().lock().take(MAX_BYTES + 1).read_to_end(&mut bytes);
+    read.map_err(Error::from).and_then(|length| text(bytes, length as u64)).doing(|| "read standard input")
+}
+
 fn read(path: &Path, may_be_pipe: bool) -> Result<String> {
     let wrong = |why: &'static str| Error::new(Kind::Config, why);
     // O_NONBLOCK: the open of a FIFO without writer must not hang. O_NOCTTY: a terminal must not become ours.
@@ -47,7 +60,14 @@ fn read(path: &Path, may_be_pipe: bool) -> Result<String> {
     } else {
         return Err(wrong(if may_be_pipe { "neither a regular file nor a pipe" } else { "not a regular file" }));
     };
-    if metadata.len().max(bytes.len() as u64) > MAX_BYTES {
+    let length = metadata.len().max(bytes.len() as u64);
+    text(bytes, length)
+}
+
+/// The text that a source of `length` bytes holds.
+fn text(bytes: Vec<u8>, length: u64) -> Result<String> {
+    let wrong = |why: &'static str| Error::new(Kind::Config, why);
+    if length > MAX_BYTES {
         return Err(wrong("larger than 64 MiB"));
     }
     if bytes.is_empty() {

@@ -848,8 +848,7 @@ fn log_level(ctx: &Context) -> Outcome {
 fn later_commands(ctx: &Context) -> Outcome {
     ctx.need_kelson("refusing commands that come later")?;
     for words in [
-        &["update", "id"][..],
-        &["events", "id"],
+        &["events", "id"][..],
         &["checkpoint", "id"],
         &["checkpoint", "--help"],
         &["restore", "id"],

@@ -1,0 +1,296 @@
+//! Changes the limits of a container that exists: all of them or none.
+//!
+//! ```text
+//! completed ─▶ limits::assign ─▶ controllers ─▶ check of use ─▶ Step: what to write, and what takes it back ─▶ in order ─▶ write_all
+//! what is there of limits that                                                                        └▶ a write fails: undone
+//! make sense together only                                                                              in reverse
+//! ```
+//!
+//! What a limit was is what its file says: systemd, the container's engine or a person may have changed it since create, and
+//! so nothing of this is kept in the state. Device rules are no part of it.
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::PathBuf;
+
+use super::limits::{self, Assignment};
+use super::resources::{Absent, Version};
+use super::{Record, files};
+use crate::error::{Error, Result};
+use crate::plan::Resources;
+
+/// Sets the limits that `asked` has; the others stay.
+///
+/// # Errors
+/// What `asked` wants contradicts itself or what stays, has no form here, or is refused by the kernel. All limits are then
+/// what they were; what could not be set back is warned of.
+pub fn update(record: &Record, asked: &Resources) -> Result<()> {
+    let target = completed(record, asked)?;
+    let steps = prepare(record, asked, &target)?;
+    // All is checked and nothing changed: a driver that keeps limits of its own (systemd) is told `target` here, as in runc.
+    write_all(&steps)
+}
+
+/// A file, what is going to be written to it, and what takes that back.
+#[derive(Debug)]
+struct Step {
+    assignment: Assignment,
+    /// What the file holds now; `None` if it tells nobody.
+    old: Option<String>,
+    undo: Vec<(PathBuf, String)>,
+}
+
+/// `asked`, and what is there of the limits that it has a part of.
+///
+/// # Errors
+/// `memory.limit` without `memory.swap`, or the other way round, that does not fit what is there.
+fn completed(record: &Record, asked: &Resources) -> Result<Resources> {
+    let mut target = asked.clone();
+    complete_memory(record, &mut target)?;
+    complete_cpu(record, &mut target);
+    Ok(target)
+}
+
+const MEMORY_LIMIT: &str = "linux.resources.memory.limit";
+const CPU_PERIOD: &str = "linux.resources.cpu.period";
+
+/// Memory and swap together are one limit: who changes `memory.limit` alone keeps it, as v1 does by itself and runc does
+/// on v2; who changes `memory.swap` alone needs to know how much of it is memory.
+fn complete_memory(record: &Record, target: &mut Resources) -> Result<()> {
+    let is_asked = |value: Option<i64>| value.filter(|value| *value != 0);
+    let names_files = |(file, _): &(String, String)| file == "memory.max" || file == "memory.swap.max";
+    if target.unified.iter().any(names_files) {
+        return Ok(());
+    }
+    let present = || PresentMemory::read(record);
+    match (is_asked(target.memory.limit), is_asked(target.memory.swap)) {
+        // -1 alone is unlimited memory and swap.
+        (Some(limit @ 1..), None) => {
+            let PresentMemory { version, both: Some(both), .. } = present() else { return Ok(()) };
+            if limit > both {
+                let cause = format!("{limit} is more than the {both} that memory and swap may take together");
+                return Err(Error::config(MEMORY_LIMIT, cause).hint("change memory.swap (--memory-swap) with it"));
+            }
+            if version == Version::V2 {
+                target.memory.swap = Some(both);
+            }
+        }
+        (None, Some(1..)) => target.memory.limit = present().limit,
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Limits of memory that are there, in bytes; `None` is unlimited.
+struct PresentMemory {
+    version: Version,
+    limit: Option<i64>,
+    /// Memory and swap together. On v2 `None` also without any swap: that stays so, however much memory there is.
+    both: Option<i64>,
+}
+
+impl PresentMemory {
+    fn read(record: &Record) -> Self {
+        // v1 rounds "unlimited" to a page; v2 says "max".
+        let read = |path: PathBuf| files::read(&path).ok()?.parse().ok().filter(|bytes| *bytes < i64::MAX - 0xffff);
+        if let Some(path) = record.v1("memory") {
+            let limit = read(path.join("memory.limit_in_bytes"));
+            return Self { version: Version::V1, limit, both: read(path.join("memory.memsw.limit_in_bytes")) };
+        }
+        let path = record.unified().unwrap_or("".as_ref());
+        let limit: Option<i64> = read(path.join("memory.max"));
+        let swap = read(path.join("memory.swap.max")).filter(|swap| *swap > 0);
+        Self { version: Version::V2, limit, both: limit.zip(swap).map(|(limit, swap)| limit.saturating_add(swap)) }
+    }
+}
+
+/// v2 has quota and period in one file.
+fn complete_cpu(record: &Record, target: &mut Resources) {
+    let cpu = &mut target.cpu;
+    let Some(path) = record.unified().filter(|_| record.v1("cpu").is_none()) else { return };
+    let text = files::read(&path.join("cpu.max")).unwrap_or_default();
+    let Some((quota, period)) = text.split_once(' ') else { return };
+    match (cpu.quota.filter(|quota| *quota != 0), cpu.period.filter(|period| *period != 0)) {
+        (Some(_), None) => cpu.period = period.parse().ok(),
+        (None, Some(_)) => cpu.quota = quota.parse().ok(),
+        _ => {}
+    }
+}
+
+/// What is to be written, in order; nothing is changed but for controllers that v2 has to enable.
+fn prepare(record: &Record, asked: &Resources, target: &Resources) -> Result<Vec<Step>> {
+    let mut assignments = limits::assign(record, target)?;
+    for Assignment { write, .. } in &mut assignments {
+        // The error is to name what was asked for, not what completed it.
+        match &*write.file {
+            "cpu.max"
+                if asked.cpu.quota.is_none_or(|quota| quota == 0)
+                    && write.property.starts_with("linux.resources.cpu") =>
+            {
+                write.property = CPU_PERIOD.into();
+            }
+            "memory.swap.max"
+                if asked.memory.swap.is_none_or(|swap| swap == 0)
+                    && write.property.starts_with("linux.resources.memory") =>
+            {
+                write.property = MEMORY_LIMIT.into();
+            }
+            _ => {}
+        }
+    }
+    limits::check_offered(record, &assignments)?;
+    limits::enable_controllers(record, &assignments)?;
+    if asked.memory.check_before_update {
+        limits::check_use(&assignments)?;
+    }
+    let mut steps = Vec::new();
+    for assignment in assignments {
+        steps.extend(Step::new(assignment)?);
+    }
+    // Of two values for one file (unified) the last one holds, also where that is what is there.
+    let files: Vec<_> = steps.iter().map(|step| step.assignment.write.file.clone()).collect();
+    steps.retain(|step| !step.is_done() || files.iter().filter(|file| **file == step.file()).count() > 1);
+    order(&mut steps);
+    Ok(steps)
+}
+
+impl Step {
+    /// `None` if the kernel does by itself what is asked for.
+    ///
+    /// # Errors
+    /// There is no such file.
+    fn new(mut assignment: Assignment) -> Result<Option<Self>> {
+        let directory = assignment.path.clone();
+        let mut read = files::read(&directory.join(&*assignment.write.file));
+        if let Err(error) = &read
+            && error.kind() == io::ErrorKind::NotFound
+        {
+            match std::mem::replace(&mut assignment.write.absent, Absent::Refuse) {
+                Absent::Ignore => return Ok(None),
+                Absent::Instead(file, value) => {
+                    (assignment.write.file, assignment.write.value) = (file, value);
+                    read = files::read(&directory.join(&*assignment.write.file));
+                }
+                Absent::Refuse => {}
+            }
+        }
+        let old = match read {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return limits::explained(Err(error), &assignment).map(|()| None);
+            }
+            // A file that can only be written.
+            read => read.ok(),
+        };
+        let (file, value) = (&*assignment.write.file, &*assignment.write.value);
+        let mut undo = Vec::new();
+        undo.extend(old.as_ref().map(|text| (directory.join(file), before(file, value, text))));
+        let weight = directory.join(if assignment.version == Version::V1 { "cpu.shares" } else { "cpu.weight" });
+        let is_idle = |text: io::Result<String>| text.is_ok_and(|text| text == "1");
+        if file == "cpu.idle" && old.as_deref() == Some("0") {
+            // An idle cgroup has no weight of its own: it comes back after it.
+            undo.extend(files::read(&weight).ok().map(|before| (weight, before)));
+        } else if is_weight(file) && is_idle(files::read(&directory.join("cpu.idle"))) {
+            // And the weight that it shows cannot be written.
+            undo.clear();
+        }
+        Ok(Some(Self { assignment, old, undo }))
+    }
+
+    /// The file holds the value already. A weight is written all the same: cpu.idle changes it, too.
+    fn is_done(&self) -> bool {
+        !is_weight(self.file()) && self.undo.first().is_some_and(|(_, before)| *before == self.assignment.write.value)
+    }
+
+    fn file(&self) -> &str {
+        &self.assignment.write.file
+    }
+
+    /// What the file is going to hold and what it holds, as numbers; what is unlimited is the largest.
+    fn change(&self) -> (u64, u64) {
+        let number = |text: &str| text.parse().unwrap_or(u64::MAX);
+        (number(&self.assignment.write.value), number(self.old.as_deref().unwrap_or_default()))
+    }
+}
+
+fn is_weight(file: &str) -> bool {
+    matches!(file, "cpu.shares" | "cpu.weight")
+}
+
+/// What sets `file` back, which holds `text`, after `value` was written to it.
+fn before(file: &str, value: &str, text: &str) -> String {
+    // Files with one line a device take one of them at a time, and leave the others.
+    let key = value.split(' ').next().unwrap_or_default();
+    let line = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+    let of_device = |unset: &str| format!("{key} {}", line(key).unwrap_or(unset));
+    match file {
+        "io.max" => of_device("rbps=max wbps=max riops=max wiops=max"),
+        "rdma.max" => of_device("hca_handle=max hca_object=max"),
+        "net_prio.ifpriomap" => of_device("0"),
+        "io.weight" | "io.bfq.weight" if value.contains(' ') => of_device("default"),
+        "io.weight" | "io.bfq.weight" => line("default").unwrap_or(text).into(),
+        _ if file.starts_with("blkio.") && value.contains(' ') => of_device("0"),
+        "memory.oom_control" => line("oom_kill_disable").unwrap_or("0").into(),
+        // write(2) of nothing is no write; a line without anything empties a cpuset of v2.
+        _ if text.is_empty() => "\n".into(),
+        _ => text.into(),
+    }
+}
+
+/// Puts steps into an order in which no write is refused for what a later one changes, and what cannot be taken back,
+/// processes killed for memory on v2, happens only when all else is done.
+fn order(steps: &mut [Step]) {
+    let find = |steps: &[Step], file: &str| steps.iter().position(|step| step.file() == file);
+    // Of two files, the first goes first where `is_first` says so of the changes of both; the later one moves.
+    let mut pair = |first: &str, second: &str, is_first: fn(Change, Change) -> bool| {
+        let (Some(a), Some(b)) = (find(steps, first), find(steps, second)) else { return };
+        if is_first(steps[a].change(), steps[b].change()) != (a < b) {
+            steps[a.min(b)..=a.max(b)].rotate_right(1);
+        }
+    };
+    // memory.limit is never above memory.memsw.
+    pair("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", |(memory, _), (_, both)| memory <= both);
+    // Room for what leaves the memory is made first, and taken last.
+    pair("memory.swap.max", "memory.max", |(swap, old), _| swap > old);
+    // A part of a period that is never greater than both the old and the new: the parent may have no more to give.
+    pair("cpu.cfs_period_us", "cpu.cfs_quota_us", |(period, old), (_, quota)| period >= old || quota == u64::MAX);
+    pair("cpu.rt_period_us", "cpu.rt_runtime_us", |(period, old), _| period >= old);
+    // A burst is never above the quota.
+    pair("cpu.cfs_burst_us", "cpu.cfs_quota_us", |(burst, old), _| burst < old);
+    pair("cpu.max.burst", "cpu.max", |(burst, old), _| burst < old);
+    // An idle cgroup takes no weight.
+    pair("cpu.idle", "cpu.shares", |(idle, _), _| idle == 0);
+    pair("cpu.idle", "cpu.weight", |(idle, _), _| idle == 0);
+    steps.sort_by_key(|step| {
+        ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.swap.max", "memory.max"].contains(&step.file())
+    });
+}
+
+/// New and old.
+type Change = (u64, u64);
+
+fn write_all(steps: &[Step]) -> Result<()> {
+    for (i, Step { assignment, .. }) in steps.iter().enumerate() {
+        let written = limits::write_one(&assignment.path, &assignment.write);
+        if let Err(error) = limits::explained(written, assignment) {
+            undo(&steps[..i]);
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Takes back what `steps` wrote, the last first.
+fn undo(steps: &[Step]) {
+    for step in steps.iter().rev() {
+        if step.old.is_none() {
+            log::warn!("{:?}, written to {}, cannot be taken back", step.assignment.write.value, step.file());
+        }
+        for (path, value) in &step.undo {
+            if let Err(error) = files::write(path, value) {
+                log::warn!("{} could not be set back to {value:?}: {error}", path.display());
+            }
+        }
+    }
+}
