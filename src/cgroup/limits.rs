@@ -265,11 +265,14 @@ fn hint(assignment: &Assignment, code: i32) -> Option<Cow<'static, str>> {
         ("cpuset.cpus" | "cpuset.mems", libc::EBUSY) => {
             Some("cgroups below it, which the container made, use more".into())
         }
-        ("cpu.max" | "cpu.cfs_quota_us" | "cpu.cfs_period_us", libc::EINVAL) => Some(
-            "the period is 1000 to 1000000 microseconds, the quota at least 1000 and, on v1, no greater part of its \
-             period than the parent's"
-                .into(),
-        ),
+        ("cpu.max" | "cpu.cfs_quota_us" | "cpu.cfs_period_us", libc::EINVAL) => {
+            let range = "the period is 1000 to 1000000 microseconds, the quota at least 1000";
+            let parent =
+                of_parent("cpu.cfs_quota_us").filter(|quota| quota != "-1").zip(of_parent("cpu.cfs_period_us"));
+            Some(parent.map_or(range.into(), |(quota, period)| {
+                format!("{range} and no greater part of its period than the parent's, {quota} of {period}").into()
+            }))
+        }
         ("cpu.rt_runtime_us", libc::EINVAL) => {
             Some(format!("the parent cgroup has {} microseconds to give", of_parent("cpu.rt_runtime_us")?).into())
         }

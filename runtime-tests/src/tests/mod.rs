@@ -21,6 +21,7 @@ pub mod rootfs;
 pub mod rootless;
 pub mod seccomp;
 pub mod terminal;
+pub mod update;
 
 /// A module's tests; the full name of a test is `group::test`.
 pub struct Group {
@@ -49,6 +50,7 @@ pub const GROUPS: &[Group] = &[
     Group { name: "chaos", tests: chaos_limits::TESTS },
     Group { name: "overlay", tests: overlay::TESTS },
     Group { name: "rootless", tests: rootless::TESTS },
+    Group { name: "update", tests: update::TESTS },
 ];
 
 /// Full names and tests, in order.
