@@ -478,8 +478,8 @@ const COMMANDS: &[Entry] = &[
         name: "update",
         summary: "change the limits of a container",
         about: "All limits are set, or none if one of them cannot be. BYTES may end in k, M, G, T or P (of 1024); -1 is\n\
-                unlimited, and 0 leaves a limit as it is (but for --pids-limit). FILE has an object such as linux.resources\n\
-                of config.json; an option wins over what it says. Device rules stay as they are.",
+                unlimited; 0 leaves memory, weights, quotas and periods as they are. FILE has an object such as\n\
+                linux.resources of config.json; an option wins over what it says. Device rules stay as they are.",
         operands: ID,
         options: &[
             &value("resources", Some('r'), "FILE", "read limits as JSON from FILE, or - for standard input"),

@@ -37,6 +37,18 @@ impl Assignment {
     pub fn version(&self) -> Version {
         self.version
     }
+
+    /// A value for a file of the v1 cgroup at `path`.
+    pub(super) fn of_v1(
+        path: &Path,
+        controller: &str,
+        file: &'static str,
+        value: &str,
+        property: &'static str,
+    ) -> Self {
+        let write = Write::new(file, value, property);
+        Self { path: path.into(), version: Version::V1, controller: Some(controller.into()), write }
+    }
 }
 
 /// On v2 these are enabled for every container, so that its use can be measured; others only where a limit needs them,

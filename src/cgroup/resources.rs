@@ -32,7 +32,11 @@ pub enum Absent {
 }
 
 impl Write {
-    fn new(file: impl Into<Cow<'static, str>>, value: impl ToString, property: impl Into<Cow<'static, str>>) -> Self {
+    pub fn new(
+        file: impl Into<Cow<'static, str>>,
+        value: impl ToString,
+        property: impl Into<Cow<'static, str>>,
+    ) -> Self {
         Self { file: file.into(), value: value.to_string(), property: property.into(), absent: Absent::Refuse }
     }
 
@@ -141,8 +145,8 @@ fn no_v2_form(property: &'static str) -> Error {
     Error::config(property, "has no form in cgroup v2").hint("leave it out, or use a host with cgroup v1")
 }
 
-const MEMORY_LIMIT: &str = "linux.resources.memory.limit";
-const MEMORY_SWAP: &str = "linux.resources.memory.swap";
+pub const MEMORY_LIMIT: &str = "linux.resources.memory.limit";
+pub const MEMORY_SWAP: &str = "linux.resources.memory.swap";
 const MEMORY_RESERVATION: &str = "linux.resources.memory.reservation";
 
 /// The value of a limit where -1 is unlimited: `None` if it is not set, `Some(None)` if unlimited.
@@ -272,8 +276,8 @@ fn memory_v2(resources: &Resources) -> Result<Vec<Write>> {
 }
 
 const CPU_SHARES: &str = "linux.resources.cpu.shares";
-const CPU_QUOTA: &str = "linux.resources.cpu.quota";
-const CPU_PERIOD: &str = "linux.resources.cpu.period";
+pub const CPU_QUOTA: &str = "linux.resources.cpu.quota";
+pub const CPU_PERIOD: &str = "linux.resources.cpu.period";
 const CPU_BURST: &str = "linux.resources.cpu.burst";
 const CPU_IDLE: &str = "linux.resources.cpu.idle";
 const CPU_REALTIME_RUNTIME: &str = "linux.resources.cpu.realtimeRuntime";

@@ -1,9 +1,9 @@
 //! Changes the limits of a container that exists: all of them or none.
 //!
 //! ```text
-//! completed ─▶ limits::assign ─▶ controllers ─▶ check of use ─▶ Step: what to write, and what takes it back ─▶ in order ─▶ write_all
-//! what is there of limits that                                                                        └▶ a write fails: undone
-//! make sense together only                                                                              in reverse
+//! completed   asked, and what is there of limits that make sense together only
+//! prepare     limits::assign, controllers, check of use; a Step a file: what to write, and what takes it back; order
+//! write_all   a write is refused: what was written is taken back, the last first
 //! ```
 //!
 //! What a limit was is what its file says: systemd, the container's engine or a person may have changed it since create, and
@@ -16,7 +16,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::limits::{self, Assignment};
-use super::resources::{Absent, Version};
+use super::resources::{Absent, CPU_PERIOD, CPU_QUOTA, MEMORY_LIMIT, MEMORY_SWAP, Version, Write};
 use super::{Record, files};
 use crate::error::{Error, Result};
 use crate::plan::Resources;
@@ -29,7 +29,7 @@ use crate::plan::Resources;
 pub fn update(record: &Record, asked: &Resources) -> Result<()> {
     let target = completed(record, asked)?;
     let steps = prepare(record, asked, &target)?;
-    // All is checked and nothing changed: a driver that keeps limits of its own (systemd) is told `target` here, as in runc.
+    // All is checked, and no limit changed: a driver that keeps limits itself (systemd) is told of `target` here, as in runc.
     write_all(&steps)
 }
 
@@ -52,9 +52,6 @@ fn completed(record: &Record, asked: &Resources) -> Result<Resources> {
     complete_cpu(record, &mut target);
     Ok(target)
 }
-
-const MEMORY_LIMIT: &str = "linux.resources.memory.limit";
-const CPU_PERIOD: &str = "linux.resources.cpu.period";
 
 /// Memory and swap together are one limit: who changes `memory.limit` alone keeps it, as v1 does by itself and runc does
 /// on v2; who changes `memory.swap` alone needs to know how much of it is memory.
@@ -122,23 +119,9 @@ fn complete_cpu(record: &Record, target: &mut Resources) {
 /// What is to be written, in order; nothing is changed but for controllers that v2 has to enable.
 fn prepare(record: &Record, asked: &Resources, target: &Resources) -> Result<Vec<Step>> {
     let mut assignments = limits::assign(record, target)?;
+    assignments.extend(oom_killer(record, asked));
     for Assignment { write, .. } in &mut assignments {
-        // The error is to name what was asked for, not what completed it.
-        match &*write.file {
-            "cpu.max"
-                if asked.cpu.quota.is_none_or(|quota| quota == 0)
-                    && write.property.starts_with("linux.resources.cpu") =>
-            {
-                write.property = CPU_PERIOD.into();
-            }
-            "memory.swap.max"
-                if asked.memory.swap.is_none_or(|swap| swap == 0)
-                    && write.property.starts_with("linux.resources.memory") =>
-            {
-                write.property = MEMORY_LIMIT.into();
-            }
-            _ => {}
-        }
+        name_what_was_asked(write, asked);
     }
     limits::check_offered(record, &assignments)?;
     limits::enable_controllers(record, &assignments)?;
@@ -154,6 +137,22 @@ fn prepare(record: &Record, asked: &Resources, target: &Resources) -> Result<Vec
     steps.retain(|step| !step.is_done() || files.iter().filter(|file| **file == step.file()).count() > 1);
     order(&mut steps);
     Ok(steps)
+}
+
+/// A new cgroup has the OOM killer: only here an explicit `false` may be a change.
+fn oom_killer(record: &Record, asked: &Resources) -> Option<Assignment> {
+    let path = record.v1("memory").filter(|_| asked.memory.disable_oom_killer == Some(false))?;
+    Some(Assignment::of_v1(path, "memory", "memory.oom_control", "0", "linux.resources.memory.disableOOMKiller"))
+}
+
+/// Errors name the property that was asked for, not the one that completed it.
+fn name_what_was_asked(write: &mut Write, asked: &Resources) {
+    let is_unset = |value: Option<i64>| value.is_none_or(|value| value == 0);
+    match (&*write.file, &*write.property) {
+        ("cpu.max", CPU_QUOTA) if is_unset(asked.cpu.quota) => write.property = CPU_PERIOD.into(),
+        ("memory.swap.max", MEMORY_SWAP) if is_unset(asked.memory.swap) => write.property = MEMORY_LIMIT.into(),
+        _ => {}
+    }
 }
 
 impl Step {

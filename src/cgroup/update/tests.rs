@@ -227,6 +227,17 @@ fn a_weight_goes_before_idle_and_comes_back_after_it() {
 }
 
 #[test]
+fn an_oom_killer_comes_back() {
+    let file = "memory.oom_control";
+    let text = |disabled: u8| format!("oom_kill_disable {disabled}\nunder_oom 0\noom_kill 0");
+    let mut asked = Resources::default();
+    asked.memory.disable_oom_killer = Some(false);
+    Stand::new("no-oom", &[(file, &text(1))]).check(Version::V1, &asked, &[(file, "0", &["memory.oom_control 1"])]);
+    Stand::new("oom", &[(file, &text(0))]).check(Version::V1, &asked, &[]);
+    Stand::new("v2-oom", &[]).check(Version::V2, &asked, &[]);
+}
+
+#[test]
 fn memory_is_last() {
     let stand = Stand::new(
         "last",
