@@ -18,6 +18,7 @@ pub mod files;
 mod freezer;
 pub mod layout;
 pub mod limits;
+pub mod memory_events;
 pub mod resources;
 pub mod systemd;
 #[cfg(test)]
@@ -674,29 +675,6 @@ impl Record {
             (None, Some(path)) => control::freeze_v2(path, false),
             (None, None) => Err(cannot_freeze()),
         }
-    }
-
-    /// The error for a process that the container's own memory limit killed; `None` if it killed none.
-    pub fn killed_for_memory(&self) -> Option<Error> {
-        let v2 = self.unified().filter(|_| self.version == Version::V2);
-        let (directory, counter, limit, peak) = match v2 {
-            Some(path) => (path, "memory.events", "memory.max", "memory.peak"),
-            None => (self.v1("memory")?, "memory.oom_control", "memory.limit_in_bytes", "memory.max_usage_in_bytes"),
-        };
-        if !self.made.iter().any(|made| made == directory) {
-            // The counts of one that was there before tell of its last user, too.
-            return None;
-        }
-        let read = |file: &str| files::read(&directory.join(file)).ok();
-        let kills: u64 = read(counter)?.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok())?;
-        if kills == 0 {
-            return None;
-        }
-        // memory.peak is there since 5.19.
-        let peak = read(peak).map_or(String::new(), |peak| format!(", at most {peak} were in use"));
-        let cause =
-            format!("too low to set the container up: it is {} bytes{peak}, and its process was killed", read(limit)?);
-        Some(Error::config("linux.resources.memory.limit", cause).hint("raise the limit"))
     }
 
     /// Removes what create made, the cgroups that the container made in it, and parents that no container needs any more.

@@ -5,6 +5,7 @@
 pub mod bpf;
 pub mod entry;
 pub mod fd;
+pub mod kernel_log;
 pub mod mount;
 pub mod process;
 pub mod regex;
