@@ -60,6 +60,8 @@ pub enum Command {
     Exec(Exec),
     State {
         id: String,
+        /// More than the specification has: how it ended.
+        verbose: bool,
     },
     Kill(Kill),
     Delete(Delete),
@@ -72,6 +74,10 @@ pub enum Command {
         id: String,
     },
     Update(Update),
+    Wait {
+        id: String,
+        json: bool,
+    },
     Spec(Spec),
     Features,
     /// Print [`version`].
@@ -406,8 +412,8 @@ const COMMANDS: &[Entry] = &[
         summary: "print the state of a container as JSON",
         about: "",
         operands: ID,
-        options: &[],
-        build: |words| Ok(Command::State { id: words.id()? }),
+        options: &[&switch("verbose", None, "of one that has stopped also how it ended, and why")],
+        build: |words| Ok(Command::State { id: words.id()?, verbose: words.is_set("verbose") }),
     },
     Entry {
         name: "kill",
@@ -505,6 +511,15 @@ const COMMANDS: &[Entry] = &[
         build: |words| Ok(Command::Update(update(words)?)),
     },
     Entry {
+        name: "wait",
+        summary: "wait for the end of a container and print its exit code",
+        about: "Prints the exit code of the container's process, or 128 and the number of the signal that ended it. If that\n\
+                cannot be known it prints why, and fails with exit code 1. Also for a container that another process reaps.",
+        operands: ID,
+        options: &[&switch("json", None, "print JSON, with the reason")],
+        build: |words| Ok(Command::Wait { id: words.id()?, json: words.is_set("json") }),
+    },
+    Entry {
         name: "spec",
         summary: "write a config.json to start from",
         about: "",
@@ -534,7 +549,7 @@ const COMMANDS: &[Entry] = &[
 
 /// Commands of runc, crun or engines that do not exist yet; to accept even their `--help` would claim support (podman's
 /// probe for checkpoint looks at the exit code of `checkpoint --help`).
-const NOT_YET: &[&str] = &["checkpoint", "events", "info", "mounts", "restore", "top", "wait"];
+const NOT_YET: &[&str] = &["checkpoint", "events", "info", "mounts", "restore", "top"];
 
 /// Options and words of one command as they came; the builders take out what they know.
 #[derive(Default)]
@@ -1345,7 +1360,7 @@ mod tests {
                 "\"create\" requires an argument: the container's id (kelson create [options] ID)",
                 1,
             ),
-            ("state a b", "unexpected argument \"b\" (kelson state ID)", 1),
+            ("state a b", "unexpected argument \"b\" (kelson state [options] ID)", 1),
             ("list x", "unexpected argument \"x\" (kelson list [options])", 1),
             ("run --nope x", "unknown option --nope", 1),
             ("state --root /r x", "unknown option --root (a global option: put it before the command)", 1),

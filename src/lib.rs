@@ -7,6 +7,7 @@
 pub mod cgroup;
 pub mod cli;
 pub mod dbus;
+pub mod ended;
 pub mod error;
 pub mod hooks;
 pub mod lifecycle;

@@ -106,6 +106,9 @@ struct Line<'a> {
     level: &'static str,
     msg: &'a str,
     time: String,
+    /// It goes to standard error too, whatever the log's place.
+    #[serde(skip)]
+    is_for_caller: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -125,7 +128,16 @@ impl<'a> Line<'a> {
             Level::Debug => "debug",
             Level::Trace => "trace",
         };
-        Self { level, msg, time: rfc3339(time), code: None, property: None, errno: None, hint: None }
+        Self {
+            level,
+            msg,
+            time: rfc3339(time),
+            is_for_caller: false,
+            code: None,
+            property: None,
+            errno: None,
+            hint: None,
+        }
     }
 
     fn json(&self) -> String {
@@ -235,8 +247,7 @@ impl Writer {
         };
         let mut text = match self.target {
             Target::Stderr if self.format == Format::Json => line.json(),
-            // Engines match words of the final error on standard error, whatever the log's place.
-            _ if !is_written || line.code.is_some() => line.plain(),
+            _ if !is_written || line.is_for_caller => line.plain(),
             _ => return,
         };
         if let Some(error) = failure {
@@ -345,10 +356,19 @@ pub fn init(global: &Global) -> Result<()> {
 pub fn error(error: &Error) {
     let msg = error.to_string();
     let mut line = Line::new(Level::Error, &msg, SystemTime::now());
+    // Engines match words of it on standard error.
+    line.is_for_caller = true;
     line.code = Some(error.kind().word());
     line.property = error.property();
     line.errno = error.errno().map(|errno| format!("{errno:?}"));
     line.hint = error.way_out();
+    writer().write(&line);
+}
+
+/// Writes a warning that whoever waits for a container is to see, whatever the log's place and level.
+pub fn warn_caller(msg: &str) {
+    let mut line = Line::new(Level::Warn, msg, SystemTime::now());
+    line.is_for_caller = true;
     writer().write(&line);
 }
 

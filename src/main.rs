@@ -9,7 +9,7 @@ use std::io::Write;
 
 use kelson::cli::{self, Command, Global};
 use kelson::error::{Context, Result};
-use kelson::lifecycle::{Runtime, create, delete, exec, features, inspect, kill, pause, spec, start, update};
+use kelson::lifecycle::{Runtime, create, delete, exec, features, inspect, kill, pause, spec, start, update, wait};
 use kelson::log;
 use kelson::seal;
 use kelson::sys::entry::Arguments;
@@ -74,7 +74,7 @@ fn perform(global: &Global, command: &Command) -> Result<u8> {
         Command::Run(options) => return create::run(&runtime()?, options),
         Command::Start { id } => start::start(&runtime()?, id)?,
         Command::Exec(options) => return exec::exec(&runtime()?, options),
-        Command::State { id } => print(&inspect::state(&runtime()?, id)?)?,
+        Command::State { id, verbose } => print(&inspect::state(&runtime()?, id, *verbose)?)?,
         Command::Kill(options) => kill::kill(&runtime()?, options)?,
         Command::Delete(options) => delete::delete(&runtime()?, options)?,
         Command::List(options) => print(&inspect::list(&runtime()?, options)?)?,
@@ -82,6 +82,11 @@ fn perform(global: &Global, command: &Command) -> Result<u8> {
         Command::Pause { id } => pause::pause(&runtime()?, id)?,
         Command::Resume { id } => pause::resume(&runtime()?, id)?,
         Command::Update(options) => update::update(&runtime()?, options)?,
+        Command::Wait { id, json } => {
+            let (text, code) = wait::wait(&runtime()?, id, *json)?;
+            print(&text)?;
+            return Ok(code);
+        }
         Command::Spec(options) => spec::spec(options)?,
         Command::Features => print(&features::features()?)?,
         Command::Version => print(&cli::version())?,

@@ -29,6 +29,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup;
+use crate::ended::Ended;
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::{Hook, Namespace, OCI_VERSION, Plan};
 use crate::sys::fd::{Done, open, read_all, read_short};
@@ -93,6 +94,9 @@ pub struct State {
     #[serde(default)]
     pub host_mount: Option<u64>,
     pub cgroup: cgroup::Record,
+    /// How it ended, from the first command on that saw it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ended>,
 }
 
 /// runtime.md#state, and `paused`.
@@ -614,6 +618,7 @@ impl State {
             no_new_keyring: false,
             host_mount: None,
             cgroup,
+            ended: None,
         }
     }
 
@@ -693,6 +698,28 @@ impl State {
             return Err(gone());
         }
         Ok(Target { pid, pidfd })
+    }
+
+    /// A descriptor of the container's process, which may have ended if its parent has not reaped it; `None` if it is gone.
+    ///
+    /// # Errors
+    /// `ENOSYS` where the kernel has no pidfd_open(2), or a filter hides it.
+    pub fn open_unreaped(&self) -> Result<Option<OwnedFd>> {
+        if self.pid <= 0 {
+            return Ok(None);
+        }
+        let pid = Pid::from_raw(self.pid);
+        let doing = || format!("open process {pid}");
+        let pidfd = match process::pidfd_open(pid) {
+            Err(errno) => return is_gone(errno).map(|()| None).doing(doing),
+            Ok(pidfd) => pidfd,
+        };
+        // Looked at after the descriptor is held: it cannot be another process from here on.
+        let is_own = match self.pidfd_inode {
+            Some(inode) => nix::sys::stat::fstat(&pidfd).doing(doing)?.st_ino == inode,
+            None => stat(pid).doing(doing)?.is_some_and(|(time, _)| time == self.start_time),
+        };
+        Ok(is_own.then_some(pidfd))
     }
 
     /// The container's process is the first of a PID namespace: its end is the end of all others.

@@ -8,9 +8,10 @@ use nix::fcntl::OFlag;
 use nix::unistd::Pid;
 
 use super::listen;
-use super::{Runtime, delete, foreground};
+use super::{Runtime, delete, foreground, wait};
 use crate::cgroup::{self, Cgroup};
 use crate::cli;
+use crate::ended::Exit;
 use crate::error::{Context, Error, Result};
 use crate::hooks;
 use crate::plan::{self, Overrides, Plan};
@@ -119,15 +120,19 @@ pub fn run(runtime: &Runtime, options: &cli::Run) -> Result<u8> {
             None => Ok(0),
         };
     }
-    let code = foreground::attend(pid, pidfd, console, notify);
+    let exit = foreground::attend(pid, pidfd, console, notify);
+    if let Ok(exit) = exit {
+        // The counters of its cgroup go with the container.
+        wait::after_run(runtime, &state, exit, options.keep);
+    }
     // One that cannot be attended any more is nobody's to end but this process's.
-    if (!options.keep || code.is_err())
+    if (!options.keep || exit.is_err())
         && let Err(error) = delete::destroy(runtime, &state)
     {
         // The program's own exit code is what was asked for.
         log::warn!("{error}");
     }
-    code
+    exit.map(Exit::code)
 }
 
 /// Reads config.json into a plan; `args` replace the config's.

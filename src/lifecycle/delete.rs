@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::libc::{SIGKILL, SIGTERM};
 
-use super::Runtime;
+use super::{Runtime, wait};
 use crate::cli;
 use crate::error::{Error, Kind, Result};
 use crate::hooks;
@@ -48,7 +48,7 @@ fn one(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
         return Err(Error::state(format!("cannot delete container {id:?} that is not stopped: {}", status.word()))
             .hint("stop it first, or delete --force"));
     }
-    remove(locked, &state)
+    remove(locked, &state, || wait::tell(runtime, &state, status != Status::Stopped))
 }
 
 /// Deletes the container that `own` describes, running or not, unless somebody else did or does.
@@ -59,7 +59,7 @@ pub fn destroy(runtime: &Runtime, own: &State) -> Result<()> {
     };
     match locked.load()? {
         // By now the id may be another container's.
-        Some(state) if state.is_same(own) => remove(locked, &state),
+        Some(state) if state.is_same(own) => remove(locked, &state, || ()),
         _ => Ok(()),
     }
 }
@@ -101,11 +101,13 @@ fn take(runtime: &Runtime, id: &str) -> Result<Locked> {
     }
 }
 
-/// Ends the container and removes all that create made; the rest of the poststop hooks runs when it is gone.
-fn remove(locked: Locked, state: &State) -> Result<()> {
+/// Ends the container and removes all that create made; the rest of the poststop hooks runs when it is gone. `tell` is called
+/// between, while its cgroup's counters are there.
+fn remove(locked: Locked, state: &State, tell: impl FnOnce()) -> Result<()> {
     // Half a deletion would lose the poststop hooks: it is finished, whoever wants to end it.
     let signals = Signals::hold_terminating()?;
     end(state)?;
+    tell();
     if let Some(before) = state.host_mount {
         rootfs::take_away(&state.rootfs, before)?;
     }

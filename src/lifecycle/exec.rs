@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use super::{Runtime, create, foreground, listen};
 use crate::cgroup::SubCgroup;
 use crate::cli;
+use crate::ended::Exit;
 use crate::error::{Context, Error, Result};
 use crate::plan::{self, Host, Process};
 use crate::sandbox::message::{Answer, Ask};
@@ -125,7 +126,7 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
     if options.detach {
         return Ok(0);
     }
-    foreground::attend(pid, pidfd, console, None)
+    foreground::attend(pid, pidfd, console, None).map(Exit::code)
 }
 
 /// The process to run, that of the `--process` file and its text if there is one, and the names of its user where they are to

@@ -8,6 +8,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
 use super::listen::NotifySocket;
+use crate::ended::Exit;
 use crate::error::{Context, Result};
 use crate::signals::Signals;
 use crate::state::Target;
@@ -15,18 +16,23 @@ use crate::sys::fd::standard_stream;
 use crate::sys::process;
 use crate::terminal::Relay;
 
-/// Waits for the end of child `pid` and gives its exit code: its own, or 128 and the signal.
-pub fn attend(pid: Pid, pidfd: Option<OwnedFd>, console: Option<OwnedFd>, notify: Option<NotifySocket>) -> Result<u8> {
+/// Waits for the end of child `pid`, and gives how it ended.
+pub fn attend(
+    pid: Pid,
+    pidfd: Option<OwnedFd>,
+    console: Option<OwnedFd>,
+    notify: Option<NotifySocket>,
+) -> Result<Exit> {
     let signals = Signals::hold_all()?;
     let target = Target::of_child(pid, pidfd);
     let mut relay = console.map(Relay::new).transpose()?;
     loop {
         // Before the first wait too: a SIGCHLD that came before signals were held is lost.
-        if let Some(code) = reap_all(pid)? {
+        if let Some(exit) = reap_all(pid)? {
             if let Some(relay) = &mut relay {
                 print_rest(relay, &signals)?;
             }
-            return Ok(code);
+            return Ok(exit);
         }
         wait(&signals, relay.as_mut(), notify.as_ref(), pid)?;
         while let Some(signal) = signals.next()? {
@@ -125,34 +131,14 @@ fn print_rest(relay: &mut Relay, signals: &Signals) -> Result<()> {
 
 /// Reaps every child that ended: orphans too, for which this process is the subreaper. `Some` when `pid` was among them, with
 /// which this process ends as well.
-fn reap_all(pid: Pid) -> Result<Option<u8>> {
+fn reap_all(pid: Pid) -> Result<Option<Exit>> {
     loop {
         match process::wait_any() {
-            Ok(Some((ended, status))) if ended == pid => return Ok(Some(exit_code(status))),
+            Ok(Some((ended, status))) if ended == pid => return Ok(Some(Exit::of_status(status))),
             Ok(None) | Err(Errno::ECHILD) => return Ok(None),
             // Another child.
             Ok(Some(_)) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).doing(|| "wait for the container"),
-        }
-    }
-}
-
-/// A process's own exit code, or 128 and the signal that ended it, which may be a realtime one.
-fn exit_code(status: i32) -> u8 {
-    match libc::WIFEXITED(status) {
-        true => libc::WEXITSTATUS(status) as u8,
-        false => 128 + libc::WTERMSIG(status) as u8,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_signal_is_counted_from_128() {
-        for (status, code) in [(0, 0), (3 << 8, 3), (9, 137), (40, 168), (64, 192), (6 | 0x80, 134)] {
-            assert_eq!(exit_code(status), code, "{status:#x}");
         }
     }
 }

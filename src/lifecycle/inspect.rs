@@ -8,8 +8,9 @@ use std::process::Command;
 use nix::errno::Errno;
 use serde::Serialize;
 
-use super::Runtime;
+use super::{Runtime, wait};
 use crate::cli::{self, Listing};
+use crate::ended::{Ended, Shown};
 use crate::error::{Context, Error, Kind, Result};
 use crate::state::{self, Status, Summary, Survey};
 
@@ -28,16 +29,20 @@ struct Described<'s> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     annotations: &'s BTreeMap<String, String>,
     owner: &'s str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended: Option<Shown<'s>>,
 }
 
 fn to_json(value: &impl Serialize) -> Result<String> {
     serde_json::to_string_pretty(value).map_err(|e| Error::other(e.to_string()))
 }
 
-/// The state of a container as JSON (runtime.md#state).
-pub fn state(runtime: &Runtime, id: &str) -> Result<String> {
+/// The state of a container as JSON (runtime.md#state); `verbose` adds how a stopped one ended.
+pub fn state(runtime: &Runtime, id: &str, verbose: bool) -> Result<String> {
     let state = runtime.load(id)?;
     let status = state.status(&runtime.root)?;
+    let is_told = verbose && status == Status::Stopped;
+    let ended = is_told.then(|| wait::of_stopped(runtime, &state)).transpose()?;
     let described = Described {
         oci_version: &state.oci_version,
         id: &state.id,
@@ -48,6 +53,7 @@ pub fn state(runtime: &Runtime, id: &str) -> Result<String> {
         created: &state.created,
         annotations: &state.annotations,
         owner: "",
+        ended: ended.as_ref().map(Ended::shown),
     };
     to_json(&described).map(|text| text + "\n")
 }

@@ -12,6 +12,8 @@ pub mod pause;
 pub mod spec;
 pub mod start;
 pub mod update;
+pub mod wait;
+mod watch;
 
 use std::path::{Path, PathBuf};
 

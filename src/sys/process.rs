@@ -151,6 +151,35 @@ pub fn pidfd_inode(pidfd: BorrowedFd<'_>) -> Option<u64> {
     is_pidfs.then(|| nix::sys::stat::fstat(pidfd).ok().map(|stat| stat.st_ino)).flatten()
 }
 
+/// Layout of `struct pidfd_info` (linux/pidfd.h) as of 6.13, whose size is part of the request's number.
+#[repr(C, align(8))]
+#[derive(Default)]
+struct RawPidfdInfo {
+    mask: u64,
+    cgroup_id: u64,
+    pid: u32,
+    thread_group: u32,
+    parent: u32,
+    /// Real, effective, saved and file system ids of user and group.
+    credentials: [u32; 8],
+    exit_code: i32,
+}
+
+/// The wait status of the process behind `pidfd`, which was opened before its parent reaped it; `None` while it is not reaped
+/// (PIDFD_GET_INFO with PIDFD_INFO_EXIT, since 6.15).
+///
+/// # Errors
+/// An older kernel: `ENOTTY` or `EINVAL` before 6.13, then `ESRCH` of a process that is reaped.
+pub fn reaped_status(pidfd: BorrowedFd<'_>) -> nix::Result<Option<i32>> {
+    const PIDFD_GET_INFO: libc::Ioctl =
+        nix::request_code_readwrite!(0xff, 11, size_of::<RawPidfdInfo>()) as libc::Ioctl;
+    const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    let mut info = RawPidfdInfo { mask: PIDFD_INFO_EXIT, ..Default::default() };
+    // SAFETY: `info` has the layout and size that the request's number says, and is valid for reads and writes.
+    Errno::result(unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) })?;
+    Ok((info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code))
+}
+
 /// Sends `signal` (0 only asks) to the process behind `pidfd` (pidfd_send_signal(2), since 5.1).
 pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> nix::Result<()> {
     let no_info: *const libc::siginfo_t = std::ptr::null();

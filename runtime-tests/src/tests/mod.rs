@@ -22,6 +22,7 @@ pub mod rootless;
 pub mod seccomp;
 pub mod terminal;
 pub mod update;
+pub mod wait;
 
 /// A module's tests; the full name of a test is `group::test`.
 pub struct Group {
@@ -51,6 +52,7 @@ pub const GROUPS: &[Group] = &[
     Group { name: "overlay", tests: overlay::TESTS },
     Group { name: "rootless", tests: rootless::TESTS },
     Group { name: "update", tests: update::TESTS },
+    Group { name: "wait", tests: wait::TESTS },
 ];
 
 /// Full names and tests, in order.

@@ -1,12 +1,21 @@
 //! System calls by name: which entry of the tables, which number, and which calls hide behind another.
 
 use super::profile::{Arch, Traits};
-use super::tables::{ABSENT, ARM_PRIVATE, LETTERS, NAMES, OFFSETS};
+use super::tables::{ABSENT, ARM_PRIVATE, COUNT, LETTERS, NAMES, OFFSETS};
 
 /// The number of the system call `name` on `arch` as a filter sees it; `None` if `arch` has no such call.
 pub fn number(name: &str, arch: Arch) -> Option<u32> {
     let traits = arch.traits();
     slot(&traits, find(name)?).map(|slot| slot_number(&traits, slot))
+}
+
+/// The name of the call that has `number` where the kernel calls the architecture `audit` (linux/audit.h, `AUDIT_ARCH_*`).
+pub fn name(number: u32, audit: u32) -> Option<&'static str> {
+    let archs = Arch::NAMES.iter().map(|(_, arch)| arch.traits()).filter(|traits| traits.audit == audit);
+    let of = |traits: Traits| {
+        (0..COUNT).find(|index| slot(&traits, *index).is_some_and(|slot| slot_number(&traits, slot) == number))
+    };
+    archs.filter_map(of).map(entry).next()
 }
 
 /// The entry for `name` in every column.
@@ -123,7 +132,6 @@ pub(super) fn inner(name: &str) -> Option<Inner> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tables::COUNT;
     use super::*;
 
     #[test]
@@ -162,6 +170,20 @@ mod tests {
         ];
         for (name, arch, expected) in table {
             assert_eq!(number(name, arch), expected, "{name} on {arch:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_have_names() {
+        for (number, audit, expected) in [
+            (165, 0xc000_003e, Some("mount")),
+            (0x4000_0000 + 520, 0xc000_003e, Some("execve")),
+            (21, 0x4000_0003, Some("mount")),
+            (40, 0xc000_00b7, Some("mount")),
+            (9999, 0xc000_003e, None),
+            (0, 0, None),
+        ] {
+            assert_eq!(name(number, audit), expected, "{number} of {audit:#x}");
         }
     }
 

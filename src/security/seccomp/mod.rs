@@ -28,7 +28,7 @@ mod tables;
 mod testing;
 
 pub use bpf::Instruction;
-pub use calls::number;
+pub use calls::{name, number};
 pub use profile::{Action, Arch, Arg, Operator, Profile, Rule};
 
 use bpf::{Assembler, EQUAL, LOAD, Target};

@@ -1,0 +1,415 @@
+//! How a container ended, and why: `wait`, `state --verbose`, what `delete` logs and a foreground run prints. And the walk through
+//! memory pressure of docs/memory.md.
+
+use std::fs;
+
+use crate::harness::{Bundle, Cmd, Container, Context, Outcome, Run, Test, Value, cgroup, eventually, json};
+use crate::{check, check_eq, skip};
+
+pub const TESTS: &[Test] = &[
+    Test { name: "exit_code_of_a_zombie", run: zombie },
+    Test { name: "exit_code_of_a_reaped_one", run: reaped },
+    Test { name: "signal", run: signal },
+    Test { name: "created_one_is_waited_for_until_it_has_run", run: created },
+    Test { name: "of_a_foreground_run", run: foreground },
+    Test { name: "two_at_once", run: two },
+    Test { name: "record_is_kept", run: record },
+    Test { name: "reaped_before_anybody_looked_is_unknown", run: unknown },
+    Test { name: "no_such_container", run: missing },
+    Test { name: "without_pidfds_it_is_refused", run: without_pidfds },
+    Test { name: "delete_logs_why", run: delete_logs },
+    Test { name: "seccomp_is_named", run: seccomp },
+    Test { name: "killed_at_its_own_limit", run: own_limit },
+    Test { name: "killed_at_a_limit_above", run: limit_above },
+    Test { name: "others_killed_for_memory", run: others },
+    Test { name: "memory_pressure_without_swap", run: pressure_without_swap },
+    Test { name: "memory_pressure_with_swap", run: pressure_with_swap },
+];
+
+const MIB: u64 = 1 << 20;
+
+fn need_wait(ctx: &Context) -> Outcome {
+    ctx.need_kelson("wait")?;
+    ctx.need_new_syscalls("waiting for a process that is no child")
+}
+
+fn wait_for<'c>(container: &Container<'c>) -> Cmd<'c> {
+    container.verb("wait").arg(&container.id)
+}
+
+/// What `wait --json` prints. The container's process is not reaped meanwhile: the harness does that when it waits for the end
+/// of a command, and not when it reads.
+fn wait_json(container: &Container<'_>) -> Outcome<Value> {
+    let mut waiting = wait_for(container).arg("--json").piped().spawn()?;
+    let told = serde_json::from_str(&waiting.line()?)?;
+    waiting.wait()?.ok()?;
+    Ok(told)
+}
+
+fn zombie(ctx: &Context) -> Outcome {
+    need_wait(ctx)?;
+    let mut bundle = ctx.bundle()?;
+    for code in ["0", "7", "255"] {
+        let container = bundle.guest(&["exit", code]).start()?;
+        let mut waiting = wait_for(&container).piped().spawn()?;
+        check_eq!(waiting.line()?, code, "what wait prints");
+        waiting.wait()?.ok()?;
+        container.delete()?.ok()?;
+    }
+    Ok(())
+}
+
+/// How many processes `pid` has a descriptor of.
+fn pidfds(pid: i32) -> usize {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let targets = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
+    targets.filter(|target| target.to_string_lossy().contains("pidfd")).count()
+}
+
+/// Since 6.15 the kernel tells who looked before the reap; before that it is not known, but who reaped it is.
+fn reaped(ctx: &Context) -> Outcome {
+    need_wait(ctx)?;
+    let mut bundle = ctx.bundle()?;
+    let mut container = bundle.guest(&["signals"]).start()?;
+    container.hear("ready")?;
+    let pid = container.pid()?;
+    let waiting = wait_for(&container).spawn()?;
+    eventually(ctx.patience, "wait holds its process and the parent", || (pidfds(waiting.pid()) == 2).then_some(()))?;
+    waiting.signal(libc::SIGSTOP)?;
+    let stat = format!("/proc/{}/stat", waiting.pid());
+    eventually(ctx.patience, "wait is stopped", || fs::read_to_string(&stat).ok()?.contains(") T ").then_some(()))?;
+    container.kill("TERM")?.ok()?;
+    check_eq!(container.wait_exit(pid)?, 0, "exit code that the parent sees");
+    waiting.signal(libc::SIGCONT)?;
+    let run = waiting.wait()?;
+    if ctx.kernel() >= (6, 15) {
+        run.ok()?.prints("0\n")?;
+    } else {
+        let own = fs::read_to_string("/proc/self/comm")?;
+        let expected = format!("unknown: reaped by PID {} ({})\n", std::process::id(), own.trim_end());
+        run.exits(1)?.prints(&expected)?;
+    }
+    Ok(())
+}
+
+fn signal(ctx: &Context) -> Outcome {
+    need_wait(ctx)?;
+    let mut bundle = ctx.bundle()?;
+    let container = bundle.guest(&["sleep"]).start()?;
+    let mut waiting = wait_for(&container).arg("--json").piped().spawn()?;
+    container.kill("KILL")?.ok()?;
+    let told: Value = serde_json::from_str(&waiting.line()?)?;
+    waiting.wait()?.ok()?;
+    check_eq!(told["id"], json!(container.id), "id");
+    check_eq!((&told["exitStatus"], &told["signal"]), (&json!(137), &json!(9)), "{told}");
+    check_eq!(told["reason"], "ended by signal 9 (SIGKILL)", "reason");
+    // Of the first process of a PID namespace the kernel lets no other signal be the end.
+    let container = bundle.without_namespace("pid").start()?;
+    let mut waiting = wait_for(&container).piped().spawn()?;
+    container.kill("RTMIN+3")?.ok()?;
+    check_eq!(waiting.line()?, (128 + 37).to_string(), "what wait prints");
+    waiting.wait()?.ok()?;
+    Ok(())
+}
+
+fn created(ctx: &Context) -> Outcome {
+    need_wait(ctx)?;
+    let mut bundle = ctx.bundle()?;
+    let container = bundle.guest(&["exit", "5"]).create()?;
+    let mut waiting = wait_for(&container).piped().spawn()?;
+    check!(!waiting.has_ended(), "wait ended before the container was started");
+    container.start()?.ok()?;
+    check_eq!(waiting.line()?, "5", "what wait prints");
+    waiting.wait()?.ok()?;
+    // One that never ran.
+    let container = bundle.create()?;
+    let mut waiting = wait_for(&container).piped().spawn()?;
+    container.kill("KILL")?.ok()?;
+    check_eq!(waiting.line()?, "137", "what wait prints");
+    waiting.wait()?.ok()?;
+    Ok(())
+}
+
+/// The reaper is another Kelson, which then deletes the container.
+fn foreground(ctx: &Context) -> Outcome {
+    need_wait(ctx)?;
+    let mut bundle = ctx.bundle()?;
+    let container = bundle.guest(&["signals"]).container()?;
+    let mut running = container.run_command().piped().spawn()?;
+    check!(running.line()?.contains("ready"), "the guest is not ready");
+    let waiting = wait_for(&container).spawn()?;
+    eventually(ctx.patience, "wait holds its process and the parent", || (pidfds(waiting.pid()) == 2).then_some(()))?;
+    container.kill("TERM")?.ok()?;
+    let run = waiting.wait()?;
+    if ctx.kernel() >= (6, 15) {
+        run.ok()?.prints("0\n")?;
+    } else {
+        let unknown = format!("unknown: reaped by PID {} (kelson)\n", running.pid());
+        check!(["0\n", unknown.as_str()].contains(&run.out().as_str()), "wait of a run\n  {}", run.told());
+    }
+    running.wait()?.ok()?;
+    Ok(())
+}
+
+fn two(ctx: &Context) -> Outcome {
+    need_wait(ctx)?;
+    let mut bundle = ctx.bundle()?;
+    let mut container = bundle.guest(&["signals", ",", "exit", "3"]).start()?;
+    container.hear("ready")?;
+    let (mut first, mut second) = (wait_for(&container).piped().spawn()?, wait_for(&container).piped().spawn()?);
+    container.kill("TERM")?.ok()?;
+    check_eq!((first.line()?, second.line()?), ("3".into(), "3".into()), "what both print");
+    first.wait()?.ok()?;
+    second.wait()?.ok()?;
+    Ok(())
+}
+
+/// What wait learnt is there when the process is gone, in `state --verbose` too; `state` says what the specification has.
+fn record(ctx: &Context) -> Outcome {
+    need_wait(ctx)?;
+    let mut bundle = ctx.bundle()?;
+    let container = bundle.guest(&["exit", "7"]).start()?;
+    let pid = container.pid().unwrap_or(0);
+    let mut waiting = wait_for(&container).piped().spawn()?;
+    check_eq!(waiting.line()?, "7", "what wait prints");
+    waiting.wait()?.ok()?;
+    if pid > 0 {
+        container.wait_exit(pid)?;
+    }
+    wait_for(&container).run()?.ok()?.prints("7\n")?;
+    let verbose = container.verb("state").args(["--verbose", &container.id]).run()?.ok()?.json()?;
+    check_eq!(verbose["ended"], json!({"exitStatus": 7, "reason": "exited with code 7"}), "ended");
+    let mut plain = container.state()?;
+    check_eq!(plain.get("ended"), None, "ended without --verbose");
+    plain["ended"] = verbose["ended"].clone();
+    check_eq!(plain, verbose, "state --verbose");
+    // A run that is kept records what it saw.
+    let mut kept = bundle.option("--keep").container()?;
+    kept.run_command().run()?.exits(7)?;
+    wait_for(&kept).run()?.ok()?.prints("7\n")?;
+    kept.delete()?.ok()?;
+    kept.forget();
+    Ok(())
+}
+
+fn unknown(ctx: &Context) -> Outcome {
+    ctx.need_kelson("wait")?;
+    let mut bundle = ctx.bundle()?;
+    let mut container = bundle.guest(&["signals"]).start()?;
+    container.hear("ready")?;
+    let pid = container.pid()?;
+    let verbose = || container.verb("state").args(["--verbose", &container.id]).run()?.ok()?.json();
+    check_eq!(verbose()?.get("ended"), None, "ended, of one that runs");
+    container.kill("TERM")?.ok()?;
+    container.wait_exit(pid)?;
+    container.wait_status("stopped")?;
+    let why = "reaped before Kelson looked";
+    check_eq!(verbose()?["ended"]["unknown"], why, "state --verbose");
+    if ctx.filter.is_none() {
+        wait_for(&container).run()?.exits(1)?.prints(&format!("unknown: {why}\n"))?;
+    }
+    Ok(())
+}
+
+fn missing(ctx: &Context) -> Outcome {
+    ctx.need_kelson("wait")?;
+    ctx.runtime().args(["wait", "nobody"]).run()?.exits(1)?.fails_saying(&["\"nobody\" does not exist"])?;
+    Ok(())
+}
+
+fn without_pidfds(ctx: &Context) -> Outcome {
+    ctx.need_kelson("wait")?;
+    if ctx.filter.is_none() {
+        skip!("pidfd_open(2) is there");
+    }
+    let mut bundle = ctx.bundle()?;
+    let container = bundle.guest(&["sleep"]).start()?;
+    wait_for(&container).run()?.exits(1)?.fails_saying(&["pidfd_open(2)"])?;
+    container.end()
+}
+
+/// At level info; engines may read what delete says, so an ordinary end is no warning.
+fn delete_logs(ctx: &Context) -> Outcome {
+    ctx.need_kelson("the reason of an end")?;
+    let mut bundle = ctx.bundle()?;
+    let stopped = |container: &mut Container<'_>| -> Outcome {
+        container.hear("ready")?;
+        let pid = container.pid()?;
+        container.kill("TERM")?.ok()?;
+        container.wait_exit(pid)?;
+        container.wait_status("stopped")
+    };
+    bundle.guest(&["signals", ",", "exit", "3"]);
+    let mut quiet = bundle.start()?;
+    stopped(&mut quiet)?;
+    let run = quiet.delete()?.ok()?;
+    check_eq!((run.out(), run.err()), (String::new(), String::new()), "what delete says");
+    let at_info = |container: &Container<'_>, option: &str| -> Outcome<Run> {
+        let command = ctx.runtime().args(["--log-level", "info", "delete", option, &container.id]);
+        command.run()?.ok()
+    };
+    let mut told = bundle.start()?;
+    stopped(&mut told)?;
+    let line =
+        format!("kelson: info: container {:?}: ended, exit code unknown: reaped before Kelson looked\n", told.id);
+    check_eq!(at_info(&told, "--force")?.err(), line, "what delete logs");
+    let running = bundle.start()?;
+    let line = format!("kelson: info: container {:?}: killed by its deletion\n", running.id);
+    check_eq!(at_info(&running, "--force")?.err(), line, "what delete --force logs");
+    Ok(())
+}
+
+fn seccomp(ctx: &Context) -> Outcome {
+    need_wait(ctx)?;
+    let mut bundle = ctx.bundle()?;
+    let rule = json!([{"names": ["getpgid"], "action": "SCMP_ACT_KILL_PROCESS"}]);
+    bundle.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rule}));
+    let container = bundle.guest(&["syscall", &libc::SYS_getpgid.to_string(), "0"]).start()?;
+    let told = wait_json(&container)?;
+    check_eq!(told["signal"], libc::SIGSYS, "{told}");
+    check!(told["seccomp"].is_object(), "seccomp is not named: {told}");
+    let reason = told["reason"].as_str().unwrap_or_default();
+    check!(reason.contains("(SIGSYS): linux.seccomp forbids"), "reason: {reason}");
+    // Where the kernel logs it (audit=1).
+    let call = &told["seccomp"]["call"];
+    check!(call.is_null() || call == "getpgid", "the call is {call}");
+    Ok(())
+}
+
+/// A bundle whose guest takes 200 MiB, under a limit of memory, swap included.
+fn hungry<'c>(ctx: &'c Context, limit_bytes: u64) -> Outcome<Bundle<'c>> {
+    ctx.need_controller("memory")?;
+    let mut bundle = ctx.bundle()?;
+    bundle.set("/linux/resources/memory", json!({"limit": limit_bytes, "swap": limit_bytes}));
+    bundle.guest(&["hold", "200"]);
+    Ok(bundle)
+}
+
+fn path_of(container: &Container<'_>) -> String {
+    format!("{}/{}", container.context.cgroup_parent, container.id)
+}
+
+fn own_limit(ctx: &Context) -> Outcome {
+    ctx.need_kelson("the reason of an end")?;
+    let mut bundle = hungry(ctx, 32 * MIB)?;
+    // In the foreground: one line on standard error, wherever the log is.
+    let said = "killed for memory: its limit of 32 MiB was reached (linux.resources.memory.limit";
+    let log = ctx.dir.join("log");
+    let container = bundle.container()?;
+    let run = container.run_command().run()?.exits(137)?;
+    let line = format!("kelson: warning: container {:?}: {said}, cgroup {}, ", container.id, path_of(&container));
+    check!(run.err().starts_with(&line) && run.err().lines().count() == 1, "expected {line:?}\n  {}", run.told());
+    let logged = bundle.container()?;
+    let to_log = ctx.runtime().arg("--log").arg(&log).args(["--log-level", "error", "run", "--bundle"]);
+    let run = to_log.arg(&logged.bundle).arg(&logged.id).run()?.exits(137)?;
+    check!(run.err().contains(said), "standard error\n  {}", run.told());
+    check!(fs::read_to_string(&log)?.contains(said), "the log has no line of it");
+    // Detached, and reaped by another: the counters of the cgroup tell.
+    let container = bundle.start()?;
+    container.wait_status("stopped")?;
+    let verbose = container.verb("state").args(["--verbose", &container.id]).run()?.ok()?.json()?;
+    let memory = &verbose["ended"]["outOfMemory"];
+    check_eq!(memory["limitOf"], "container", "{memory}");
+    check_eq!((&memory["limitBytes"], &memory["kills"]), (&json!(32 * MIB), &json!(1)), "{memory}");
+    check_eq!(memory["cgroup"], path_of(&container), "{memory}");
+    let peak = memory["peakBytes"].as_u64().unwrap_or(0);
+    check!((31 * MIB..=33 * MIB).contains(&peak), "peak of {peak}");
+    if memory["isCertain"] == true {
+        check!(memory["victim"].is_null() || memory["victim"]["name"] == "guest", "victim: {memory}");
+    }
+    let run = container.delete()?.ok()?;
+    check!(run.err().contains("for memory: ") && run.err().contains("its limit of 32 MiB"), "delete\n  {}", run.told());
+    Ok(())
+}
+
+/// The container has no limit itself.
+fn limit_above(ctx: &Context) -> Outcome {
+    need_wait(ctx)?;
+    ctx.need_controller("memory")?;
+    let above = ctx.cgroups.path("memory", &ctx.cgroup_parent);
+    fs::create_dir(&above)?;
+    let limits = match ctx.is_v2() {
+        true => [("memory.max", 48 * MIB), ("memory.swap.max", 0)],
+        false => [("memory.limit_in_bytes", 48 * MIB), ("memory.memsw.limit_in_bytes", 48 * MIB)],
+    };
+    let result = limits.into_iter().try_for_each(|(file, bytes)| fs::write(above.join(file), bytes.to_string()));
+    let result = result.map_err(Into::into).and_then(|()| {
+        let mut bundle = ctx.bundle()?;
+        let container = bundle.guest(&["hold", "200"]).start()?;
+        let told = wait_json(&container)?;
+        let memory = &told["outOfMemory"];
+        check_eq!((&memory["limitOf"], &memory["cgroup"]), (&json!("above"), &json!(ctx.cgroup_parent)), "{told}");
+        check_eq!(memory["limitBytes"], 48 * MIB, "{told}");
+        let reason = told["reason"].as_str().unwrap_or_default();
+        let said = format!("the limit of 48 MiB of cgroup {} above it was reached", ctx.cgroup_parent);
+        check!(reason.starts_with("killed for memory: ") && reason.contains(&said), "reason: {reason}");
+        container.delete()?.ok()?;
+        Ok(())
+    });
+    ctx.cgroups.existing(&ctx.cgroup_parent).iter().for_each(|path| cgroup::remove(path));
+    result
+}
+
+/// The kernel takes the largest process, and the first one lives on.
+fn others(ctx: &Context) -> Outcome {
+    ctx.need_kelson("the reason of an end")?;
+    let mut bundle = hungry(ctx, 32 * MIB)?;
+    bundle.guest(&["run", "/bin/guest", "hold", "200", ",", "exit", "4"]);
+    let container = bundle.container()?;
+    let run = container.run_command().run()?.exits(4)?;
+    let line = format!(
+        "kelson: warning: container {:?}: exited with code 4; 1 of its processes was killed for memory: ",
+        container.id
+    );
+    check!(run.err().starts_with(&line), "expected {line:?}\n  {}", run.told());
+    check!(run.err().contains("its limit of 32 MiB was reached"), "standard error\n  {}", run.told());
+    Ok(())
+}
+
+/// How often the limit was reached, and how many processes were killed.
+fn events(ctx: &Context, container: &Container<'_>) -> Outcome<(u64, u64)> {
+    let read = |file: &str, key: &str| -> Outcome<u64> {
+        let text = container.cgroup_file("memory", file)?;
+        let found = text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
+        found.ok_or_else(|| format!("{file} has no {key:?}: {text}").into())
+    };
+    match ctx.is_v2() {
+        true => Ok((read("memory.events", "max ")?, read("memory.events", "oom_kill ")?)),
+        // The limit of memory and swap is the one that is reached where both are the same.
+        false => {
+            let reached = read("memory.failcnt", "")?.max(read("memory.memsw.failcnt", "")?);
+            Ok((reached, read("memory.oom_control", "oom_kill ")?))
+        }
+    }
+}
+
+fn pressure_without_swap(ctx: &Context) -> Outcome {
+    ctx.need_kelson("the reason of an end")?;
+    let mut bundle = hungry(ctx, 100 * MIB)?;
+    let container = bundle.start()?;
+    container.wait_status("stopped")?;
+    let (reached, kills) = events(ctx, &container)?;
+    check!(reached > 0 && kills == 1, "the limit was reached {reached} times, {kills} processes were killed");
+    let run = container.delete()?.ok()?;
+    check!(run.err().contains("its limit of 100 MiB was reached"), "delete\n  {}", run.told());
+    Ok(())
+}
+
+fn pressure_with_swap(ctx: &Context) -> Outcome {
+    ctx.need_kelson("the reason of an end")?;
+    let swaps = fs::read_to_string("/proc/swaps")?;
+    if swaps.lines().count() < 2 {
+        skip!("this host has no swap");
+    }
+    let mut bundle = hungry(ctx, 100 * MIB)?;
+    bundle.set("/linux/resources/memory/swap", -1);
+    let mut container = bundle.guest(&["hold", "200", ",", "sleep"]).start()?;
+    container.hear("hold")?;
+    let (reached, kills) = events(ctx, &container)?;
+    check!(reached > 0 && kills == 0, "the limit was reached {reached} times, {kills} processes were killed");
+    container.kill("KILL")?.ok()?;
+    container.wait_status("stopped")?;
+    let run = container.delete()?.ok()?;
+    check_eq!(run.err(), "", "what delete says");
+    Ok(())
+}
