@@ -19,6 +19,7 @@ NAME selects tests whose full name contains it.
   --known FILE           list of known differences (default: runtime-tests/known.toml if it is there)
   --peer NAME            conventions to expect: kelson, runc or crun (default: the first word of --version)
   --cgroup host|v1|v2    what to show below /sys/fs/cgroup, in a private mount namespace
+  --systemd-cgroup       make the containers by the systemd driver, on a host that systemd runs
   --jobs N               tests at the same time (default 2)
   --slow N               stretch every deadline N times
   --skip NAME            leave out tests whose full name contains it; can be repeated
@@ -48,6 +49,7 @@ fn run() -> Result<ExitCode, String> {
         jobs: 2,
         no_newer_syscalls: false,
         cgroup: None,
+        systemd: false,
         slow: 1,
         names: vec![],
         skip: vec![],
@@ -72,6 +74,7 @@ fn run() -> Result<ExitCode, String> {
             Long("slow") => options.slow = text(&mut parser)?.parse().map_err(|e| format!("--slow: {e}"))?,
             Long("skip") => options.skip.push(text(&mut parser)?),
             Long("no-newer-syscalls") => options.no_newer_syscalls = true,
+            Long("systemd-cgroup") => options.systemd = true,
             Long("quiet") => options.quiet = true,
             Long("list") => list = true,
             Long("one") => return runner::one(&text(&mut parser)?),

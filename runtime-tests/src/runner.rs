@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -34,6 +34,8 @@ pub struct Options {
     pub no_newer_syscalls: bool,
     /// `host`, `v1` or `v2`: what tests see below /sys/fs/cgroup.
     pub cgroup: Option<String>,
+    /// Containers are made by the systemd driver.
+    pub systemd: bool,
     /// Stretches every deadline.
     pub slow: u32,
     pub names: Vec<String>,
@@ -294,7 +296,7 @@ fn start(options: &Options, peer: Peer, version: &str, work: &Path, index: usize
         "runtime": options.runtime, "guest": options.guest, "peer": peer.name(), "version": version,
         "name": name, "dir": work.join(index.to_string()), "slow": options.slow,
         "cgroup_parent": format!("/kelson-test-{}-{index}", std::process::id()),
-        "no_newer_syscalls": options.no_newer_syscalls,
+        "no_newer_syscalls": options.no_newer_syscalls, "systemd": options.systemd,
     });
     let own = std::env::current_exe().map_err(|e| e.to_string())?;
     let mut command = Command::new(own);
@@ -427,6 +429,7 @@ pub fn one(settings: &str) -> Result<ExitCode, String> {
         filter: settings["no_newer_syscalls"].as_bool().unwrap_or(false).then(sys::no_newer_syscalls),
         counter: AtomicU32::new(0),
         user: AtomicU32::new(0),
+        systemd: AtomicBool::new(settings["systemd"].as_bool().unwrap_or(false)),
         dir,
     };
     let before = leaks::Before::look();

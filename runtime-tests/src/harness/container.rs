@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
@@ -36,7 +37,7 @@ impl<'c> Container<'c> {
 
     /// `RUNTIME run --bundle B OPTIONS ID`, in the foreground.
     pub fn run_command(&self) -> Cmd<'c> {
-        self.verb("run").arg("--bundle").arg(&self.bundle).args(&self.options).arg(&self.id)
+        self.context.maker().arg("run").arg("--bundle").arg(&self.bundle).args(&self.options).arg(&self.id)
     }
 
     /// `RUNTIME create --bundle B OPTIONS ID` whose output goes where [`Container::line`] reads.
@@ -45,7 +46,8 @@ impl<'c> Container<'c> {
         self.lines = Some(Lines::new(read));
         let input: OwnedFd = File::open("/dev/null")?.into();
         let errors: OwnedFd = File::options().create(true).append(true).open(&self.stderr)?.into();
-        let command = self.verb("create").arg("--bundle").arg(&self.bundle).args(&self.options).arg(&self.id);
+        let command =
+            self.context.maker().arg("create").arg("--bundle").arg(&self.bundle).args(&self.options).arg(&self.id);
         Ok(command.fd(0, input).fd(1, write).fd(2, errors))
     }
 
@@ -195,7 +197,15 @@ impl<'c> Container<'c> {
     ///
     /// [`Bundle::container`]: super::Bundle::container
     pub fn cgroup(&self, controller: &str) -> PathBuf {
-        self.context.cgroups.path(controller, &format!("{}/{}", self.context.cgroup_parent, self.id))
+        let path = match (self.context.has_systemd(), self.context.user.load(Ordering::Relaxed)) {
+            (false, _) => format!("{}/{}", self.context.cgroup_parent, self.id),
+            (true, 0) => format!("system.slice/{}", self.context.unit(&self.id)),
+            (true, user) => {
+                let manager = format!("user.slice/user-{user}.slice/user@{user}.service");
+                format!("{manager}/user.slice/{}", self.context.unit(&self.id))
+            }
+        };
+        self.context.cgroups.path(controller, &path)
     }
 
     /// Content of a file in the container's cgroup, trimmed.

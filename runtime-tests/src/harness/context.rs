@@ -1,7 +1,7 @@
 //! What a test is given: the runtime under test, a directory and a cgroup of its own, facts of the host.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::cgroup::Layout;
@@ -52,6 +52,8 @@ pub struct Context {
     pub counter: AtomicU32,
     /// The runtime runs as this ordinary user and group; 0 is root ([`Context::become_rootless`]).
     pub user: AtomicU32,
+    /// create and run are given `--systemd-cgroup`, and no other command: a runtime remembers it ([`Context::use_systemd`]).
+    pub systemd: AtomicBool,
 }
 
 impl Context {
@@ -70,6 +72,10 @@ impl Context {
         let command = Cmd::new(self, &self.runtime);
         match self.user.load(Ordering::Relaxed) {
             0 => command,
+            user if self.has_systemd() => command
+                .user(user, user)
+                .env("XDG_RUNTIME_DIR", self.dir.join("run"))
+                .env("DBUS_SESSION_BUS_ADDRESS", format!("unix:path=/run/user/{user}/bus")),
             user => command.user(user, user).env("XDG_RUNTIME_DIR", self.dir.join("run")),
         }
     }
@@ -81,6 +87,30 @@ impl Context {
         super::bundle::give(&self.root, user)?;
         self.user.store(user, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// The runtime with its `--root`, and with the driver where containers are made.
+    pub fn maker(&self) -> Cmd<'_> {
+        if self.has_systemd() { self.runtime().arg("--systemd-cgroup") } else { self.runtime() }
+    }
+
+    /// From now on containers are made by the systemd driver; leaves the test where no systemd runs the host.
+    pub fn use_systemd(&self) -> Outcome {
+        if !Path::new("/run/systemd/system").exists() {
+            return Err(Failure::Skipped("systemd does not run this host".into()));
+        }
+        self.systemd.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Containers are made by the systemd driver.
+    pub fn has_systemd(&self) -> bool {
+        self.systemd.load(Ordering::Relaxed)
+    }
+
+    /// The unit of a container whose cgroupsPath [`Bundle::container`] chose.
+    pub fn unit(&self, id: &str) -> String {
+        format!("kelson-test-{id}.scope")
     }
 
     /// Any other program.

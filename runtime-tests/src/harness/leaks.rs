@@ -72,6 +72,8 @@ pub fn find(context: &Context, before: &Before) -> Vec<String> {
     processes(context, &mut left);
     mounts(context, &mut left);
     cgroups(context, &mut left);
+    // One that has ended is forgotten by and by.
+    vanish(&mut left, || units(context));
     let new_descriptors = || {
         let now = descriptors();
         let new = now.into_iter().filter(|(number, target)| before.descriptors.get(number) != Some(target));
@@ -101,6 +103,19 @@ fn keyrings(context: &Context) -> Vec<String> {
         number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
     };
     text.lines().filter(is_ours).map(|line| format!("session keyring {line}")).collect()
+}
+
+/// Units that are named after containers of this test: those that run, that failed, and what is left of them on disk.
+fn units(context: &Context) -> Vec<String> {
+    if !context.has_systemd() {
+        return vec![];
+    }
+    let is_ours = |name: &str| name.contains(&context.id_prefix());
+    let of_users = std::fs::read_dir("/run/user").into_iter().flatten().flatten().map(|user| user.path());
+    let directories = of_users.chain(["/run".into()]).map(|runtime| runtime.join("systemd/transient"));
+    let files = directories.flat_map(|directory| std::fs::read_dir(directory).into_iter().flatten().flatten());
+    let names = files.map(|file| file.file_name().to_string_lossy().into_owned());
+    names.filter(|name| is_ours(name)).map(|name| format!("unit {name}")).collect()
 }
 
 fn describe(pid: i32) -> String {

@@ -84,6 +84,7 @@ fn with_runtime(ctx: &Context, runtime: PathBuf) -> Context {
         patience: ctx.patience,
         filter: ctx.filter.clone(),
         user: AtomicU32::new(0),
+        systemd: AtomicBool::new(false),
         counter: AtomicU32::new(ctx.next() + 1000),
     }
 }

@@ -20,6 +20,7 @@ pub mod refusals;
 pub mod rootfs;
 pub mod rootless;
 pub mod seccomp;
+pub mod systemd;
 pub mod terminal;
 pub mod update;
 pub mod wait;
@@ -53,6 +54,7 @@ pub const GROUPS: &[Group] = &[
     Group { name: "rootless", tests: rootless::TESTS },
     Group { name: "update", tests: update::TESTS },
     Group { name: "wait", tests: wait::TESTS },
+    Group { name: "systemd", tests: systemd::TESTS },
 ];
 
 /// Full names and tests, in order.

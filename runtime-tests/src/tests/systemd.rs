@@ -1,0 +1,488 @@
+//! The systemd driver: `--systemd-cgroup` for create and run, nothing for the commands after them.
+//!
+//! Run in a machine that systemd runs (tests/vm); `runtime-tests --systemd-cgroup` makes the containers of all other tests with
+//! it, too.
+
+use std::path::Path;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::bundle::give;
+use crate::harness::{Bundle, Container, Context, Outcome, Peer, Test, cgroup, eventually, json};
+use crate::{check, check_eq, skip};
+
+pub const TESTS: &[Test] = &[
+    Test { name: "scope_of_the_default_path", run: default_path },
+    Test { name: "scope_in_a_slice_of_slices", run: slice_of_slices },
+    Test { name: "slice_as_the_containers_own_unit", run: own_slice },
+    Test { name: "properties_and_files_say_the_same", run: properties },
+    Test { name: "process_and_exec_are_in_the_scope", run: in_the_scope },
+    Test { name: "limits_outlast_daemon_reload_and_set_property", run: limits_stay },
+    Test { name: "device_rules_outlast_daemon_reload", run: devices_stay },
+    Test { name: "limit_of_one_process", run: one_process },
+    Test { name: "annotations_are_properties", run: annotations },
+    Test { name: "annotations_that_run_programs_are_refused", run: dangerous_annotations },
+    Test { name: "annotation_without_such_a_property_is_named", run: unknown_annotation },
+    Test { name: "path_of_another_form_is_refused", run: other_form },
+    Test { name: "unit_in_use_is_refused", run: in_use },
+    Test { name: "delete_of_a_stopped_one_spares_a_later_unit", run: later_unit },
+    Test { name: "failed_create_leaves_no_unit", run: failed_create },
+    Test { name: "killed_create_leaves_no_unit", run: killed_create },
+    Test { name: "out_of_memory_leaves_no_unit", run: out_of_memory },
+    Test { name: "delete_of_one_that_ended_leaves_no_unit", run: ended },
+    Test { name: "pause_kill_delete", run: pause_kill_delete },
+    Test { name: "only_create_and_delete_need_a_bus", run: without_bus },
+    Test { name: "fifty_times_leave_nothing", run: fifty_times },
+    Test { name: "user_has_a_scope_of_its_own_systemd", run: of_user },
+    Test { name: "user_without_a_session_is_told_what_to_do", run: without_session },
+];
+
+/// The value of a property of a unit; of one that does not exist, too.
+fn property(ctx: &Context, unit: &str, name: &str) -> Outcome<String> {
+    let shown = ctx.command("systemctl").args(["show", "--property", name, "--value", "--", unit]).run()?.ok()?;
+    Ok(shown.out().trim_end().to_owned())
+}
+
+fn sleeper(ctx: &Context) -> Outcome<Bundle<'_>> {
+    ctx.use_systemd()?;
+    let mut bundle = ctx.bundle()?;
+    bundle.guest(&["sleep"]);
+    Ok(bundle)
+}
+
+fn check_gone(ctx: &Context, unit: &str) -> Outcome {
+    eventually(ctx.patience, &format!("{unit} is gone"), || {
+        let state = property(ctx, unit, "LoadState").ok()?;
+        (state == "not-found").then_some(())
+    })
+}
+
+fn default_path(ctx: &Context) -> Outcome {
+    let mut bundle = sleeper(ctx)?;
+    let mut container = bundle.container()?;
+    bundle.remove("/linux/cgroupsPath").write()?;
+    container.create()?.ok()?;
+    let unit = format!("{}-{}.scope", ctx.peer.name(), container.id);
+    check_eq!(property(ctx, &unit, "ActiveState")?, "active", "state of {unit}");
+    check_eq!(property(ctx, &unit, "Slice")?, "system.slice", "slice");
+    container.delete_force()?.ok()?;
+    check_gone(ctx, &unit)
+}
+
+fn slice_of_slices(ctx: &Context) -> Outcome {
+    let mut bundle = sleeper(ctx)?;
+    let mut container = bundle.container()?;
+    bundle.set("/linux/cgroupsPath", format!("keltest-a_b.slice:kelson-test:{}", container.id)).write()?;
+    container.create()?.ok()?;
+    let unit = ctx.unit(&container.id);
+    let expected = format!("/keltest.slice/keltest-a_b.slice/{unit}");
+    check_eq!(property(ctx, &unit, "ControlGroup")?, expected, "cgroup");
+    check_eq!(cgroup::processes(&Path::new("/sys/fs/cgroup").join(&expected[1..])), [container.pid()?], "processes");
+    container.delete_force()?.ok()?;
+    check_gone(ctx, &unit)?;
+    // systemd keeps slices that it made until somebody stops them.
+    ctx.command("systemctl").args(["stop", "keltest.slice"]).run()?.ok()?;
+    Ok(())
+}
+
+fn own_slice(ctx: &Context) -> Outcome {
+    ctx.need_kelson("a container in a slice of its own")?;
+    let mut bundle = sleeper(ctx)?;
+    let mut container = bundle.container()?;
+    bundle.set("/linux/cgroupsPath", "system.slice:x:keltest-own.slice").write()?;
+    container.create()?.ok()?;
+    container.start()?.ok()?;
+    let path = Path::new("/sys/fs/cgroup/keltest.slice/keltest-own.slice");
+    check_eq!(property(ctx, "keltest-own.slice", "ActiveState")?, "active", "state");
+    check_eq!(cgroup::processes(path), [container.pid()?], "processes");
+    container.exec(&["report"])?.ok()?;
+    container.end()?;
+    check!(!path.exists(), "the cgroup is left");
+    ctx.command("systemctl").args(["stop", "keltest.slice"]).run()?.ok()?;
+    Ok(())
+}
+
+/// Limits, the properties that stand for them, and what is in the files.
+fn limited<'c>(ctx: &'c Context, words: &[&str]) -> Outcome<(Container<'c>, String)> {
+    let mut bundle = sleeper(ctx)?;
+    bundle.set(
+        "/linux/resources",
+        json!({
+            "memory": {"limit": 104_857_600, "swap": 209_715_200, "reservation": 52_428_800},
+            "cpu": {"shares": 512, "quota": 50_000, "period": 100_000, "cpus": "0"},
+            "pids": {"limit": 50},
+            "unified": {"memory.high": "94371840"},
+        }),
+    );
+    let container = bundle.guest(words).start()?;
+    let unit = ctx.unit(&container.id);
+    Ok((container, unit))
+}
+
+const FILES: [(&str, &str); 8] = [
+    ("memory.max", "104857600"),
+    ("memory.swap.max", "104857600"),
+    ("memory.low", "52428800"),
+    ("memory.high", "94371840"),
+    ("cpu.weight", "59"),
+    ("cpu.max", "50000 100000"),
+    ("cpuset.cpus", "0"),
+    ("pids.max", "50"),
+];
+
+fn files(container: &Container) -> Outcome<Vec<(&'static str, String)>> {
+    FILES.iter().map(|(file, _)| Ok((*file, container.cgroup_file("memory", file)?))).collect()
+}
+
+fn expected() -> Vec<(&'static str, String)> {
+    FILES.iter().map(|(file, value)| (*file, (*value).to_owned())).collect()
+}
+
+fn properties(ctx: &Context) -> Outcome {
+    ctx.use_systemd()?;
+    ctx.need_v2()?;
+    let (container, unit) = limited(ctx, &["sleep"])?;
+    check_eq!(files(&container)?, expected(), "files");
+    for (name, value) in [
+        ("MemoryMax", "104857600"),
+        ("MemorySwapMax", "104857600"),
+        ("MemoryLow", "52428800"),
+        ("MemoryHigh", "94371840"),
+        ("CPUWeight", "59"),
+        ("CPUQuotaPerSecUSec", "500ms"),
+        ("AllowedCPUs", "0"),
+        ("TasksMax", "50"),
+        ("Delegate", "yes"),
+        ("Slice", "system.slice"),
+        ("DefaultDependencies", "no"),
+        ("MemoryAccounting", "yes"),
+        ("Transient", "yes"),
+    ] {
+        check_eq!(property(ctx, &unit, name)?, value, "{name}");
+    }
+    check!(property(ctx, &unit, "Description")?.contains(&container.id), "the description does not tell whose it is");
+    container.end()
+}
+
+fn in_the_scope(ctx: &Context) -> Outcome {
+    let mut bundle = sleeper(ctx)?;
+    let container = bundle.start()?;
+    let path = container.cgroup("memory");
+    check_eq!(cgroup::processes(&path), [container.pid()?], "processes");
+    let running = container.exec_command(&[], &["/bin/guest", "sleep"]).spawn()?;
+    let inside = || (cgroup::processes(&path).len() == 2).then_some(());
+    eventually(ctx.patience, "the process of exec is in the scope", inside)?;
+    container.kill("KILL")?.ok()?;
+    running.wait()?;
+    container.wait_status("stopped")?;
+    container.delete()?.ok()?;
+    Ok(())
+}
+
+fn limits_stay(ctx: &Context) -> Outcome {
+    ctx.use_systemd()?;
+    ctx.need_v2()?;
+    let (container, unit) = limited(ctx, &["sleep"])?;
+    let systemctl = |words: &[&str]| ctx.command("systemctl").args(words).run()?.ok();
+    systemctl(&["daemon-reload"])?;
+    check_eq!(files(&container)?, expected(), "files after daemon-reload");
+    systemctl(&["set-property", "--runtime", &unit, "MemoryMin=1M"])?;
+    check_eq!(container.cgroup_file("memory", "memory.min")?, "1048576", "memory.min");
+    check_eq!(files(&container)?, expected(), "files after set-property");
+    container.end()
+}
+
+const DENIED: i64 = libc::EPERM as i64;
+
+fn devices_stay(ctx: &Context) -> Outcome {
+    let mut bundle = sleeper(ctx)?;
+    bundle.privileged().set(
+        "/linux/resources/devices",
+        json!([
+            {"allow": false, "access": "rwm"},
+            {"allow": true, "type": "c", "major": 1, "minor": 11, "access": "r"},
+            // A device that no udev has a link in /dev/char for, as those of a GPU may be.
+            {"allow": true, "type": "c", "major": 240, "minor": 7, "access": "rw"},
+        ]),
+    );
+    bundle.set(
+        "/linux/devices",
+        json!([
+            {"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11},
+            {"path": "/dev/gpu", "type": "c", "major": 240, "minor": 7},
+            {"path": "/dev/mem2", "type": "c", "major": 10, "minor": 237},
+        ]),
+    );
+    let container = bundle.start()?;
+    let opens = |when: &str| -> Outcome {
+        let words = "open /dev/null rw , open /dev/kmsg r , open /dev/kmsg w , open /dev/gpu rw , open /dev/mem2 r";
+        let words: Vec<&str> = words.split(' ').collect();
+        let run = container.exec(&words)?.ok()?;
+        let seen: Vec<i64> = run.lines().iter().filter_map(|line| line["open"]["errno"].as_i64()).collect();
+        // What is allowed and has no driver is ENXIO.
+        check_eq!(seen, [0, 0, DENIED, i64::from(libc::ENXIO), DENIED], "errno of opening {when}");
+        Ok(())
+    };
+    opens("at first")?;
+    ctx.command("systemctl").arg("daemon-reload").run()?.ok()?;
+    opens("after daemon-reload")?;
+    let unit = ctx.unit(&container.id);
+    ctx.command("systemctl").args(["set-property", "--runtime", &unit, "CPUWeight=50"]).run()?.ok()?;
+    opens("after set-property")?;
+    container.end()
+}
+
+/// The process that the scope begins with is none of the container's.
+fn one_process(ctx: &Context) -> Outcome {
+    let mut bundle = sleeper(ctx)?;
+    bundle.set("/linux/resources/pids/limit", 1);
+    let container = bundle.start()?;
+    check_eq!(container.cgroup_file("pids", "pids.max")?, "1", "pids.max");
+    container.end()
+}
+
+const PREFIX: &str = "org.systemd.property.";
+
+fn annotations(ctx: &Context) -> Outcome {
+    let mut bundle = sleeper(ctx)?;
+    for (name, value) in [
+        ("TimeoutStopSec", "uint64 7"),
+        ("CollectMode", "'inactive-or-failed'"),
+        ("SendSIGHUP", "true"),
+        ("KillSignal", "int32 10"),
+        ("After", "['keltest-x.service', 'keltest-y.service']"),
+    ] {
+        bundle.set(&format!("/annotations/{PREFIX}{name}"), value);
+    }
+    let container = bundle.start()?;
+    let unit = ctx.unit(&container.id);
+    for (name, value) in
+        [("TimeoutStopUSec", "7s"), ("CollectMode", "inactive-or-failed"), ("SendSIGHUP", "yes"), ("KillSignal", "10")]
+    {
+        check_eq!(property(ctx, &unit, name)?, value, "{name}");
+    }
+    check!(property(ctx, &unit, "After")?.contains("keltest-y.service"), "After");
+    container.end()
+}
+
+fn dangerous_annotations(ctx: &Context) -> Outcome {
+    ctx.need_kelson("refusing annotations that run programs")?;
+    for (name, value) in [
+        ("SuccessAction", "'poweroff-force'"),
+        ("ExecStopPost", "[('/bin/true', ['/bin/true'], false)]"),
+        ("OnFailure", "['rescue.target']"),
+        ("Slice", "'init.scope'"),
+    ] {
+        let mut bundle = sleeper(ctx)?;
+        bundle.set(&format!("/annotations/{PREFIX}{name}"), value);
+        bundle.refused(&[&format!("annotations[\"{PREFIX}{name}\"]"), name])?;
+    }
+    Ok(())
+}
+
+fn unknown_annotation(ctx: &Context) -> Outcome {
+    let mut bundle = sleeper(ctx)?;
+    bundle.set(&format!("/annotations/{PREFIX}NoSuchThing"), "true");
+    bundle.refused(&["NoSuchThing"])
+}
+
+fn other_form(ctx: &Context) -> Outcome {
+    if ctx.peer == Peer::Crun {
+        skip!("crun takes any path and makes a name of it");
+    }
+    let mut bundle = sleeper(ctx)?;
+    bundle.set("/linux/cgroupsPath", "/keltest/path").refused(&["cgroupsPath", "slice:prefix:name"])
+}
+
+fn in_use(ctx: &Context) -> Outcome {
+    let mut bundle = sleeper(ctx)?;
+    let first = bundle.start()?;
+    let mut second = bundle.container()?;
+    bundle.set("/linux/cgroupsPath", format!(":kelson-test:{}", first.id)).write()?;
+    second.create()?.fails()?;
+    second.forget();
+    check_eq!(first.status()?, "running", "status of the first");
+    check_eq!(cgroup::processes(&first.cgroup("memory")), [first.pid()?], "processes of the first");
+    first.end()
+}
+
+fn later_unit(ctx: &Context) -> Outcome {
+    ctx.need_kelson("telling a later unit of the same name")?;
+    let mut bundle = sleeper(ctx)?;
+    let first = bundle.start()?;
+    first.kill("KILL")?.ok()?;
+    first.wait_status("stopped")?;
+    check_gone(ctx, &ctx.unit(&first.id))?;
+    let mut second = bundle.container()?;
+    bundle.set("/linux/cgroupsPath", format!(":kelson-test:{}", first.id)).write()?;
+    second.create()?.ok()?;
+    let (path, pid) = (first.cgroup("memory"), second.pid()?);
+    first.delete()?.ok()?;
+    check_eq!(second.status()?, "created", "status of the second");
+    check_eq!(cgroup::processes(&path), [pid], "processes of the second");
+    second.delete_force()?.ok()?;
+    check!(!path.exists(), "the cgroup is left");
+    Ok(())
+}
+
+fn failed_create(ctx: &Context) -> Outcome {
+    let mut bundle = sleeper(ctx)?;
+    bundle.set("/process/args", json!(["/no/such/program"]));
+    let mut container = bundle.container()?;
+    container.create()?.fails()?;
+    check_gone(ctx, &ctx.unit(&container.id))?;
+    container.forget();
+    check!(ctx.state_entries().is_empty(), "state is left: {:?}", ctx.state_entries());
+    Ok(())
+}
+
+/// At whatever point: with the record alone, with the unit, with the container's process.
+fn killed_create(ctx: &Context) -> Outcome {
+    ctx.need_kelson("what a killed create leaves")?;
+    let mut bundle = sleeper(ctx)?;
+    for step in 0..24 {
+        let mut container = bundle.container()?;
+        let running = container.create_command()?.spawn()?;
+        let (pid, state) = (running.pid(), ctx.root.join(&container.id).join("state.json"));
+        // Later and later: at first when there is a record, then after so many looks at the unit.
+        let _ = eventually(ctx.patience, "", || (state.exists() || running.has_ended()).then_some(()));
+        for _ in 0..step {
+            std::hint::black_box(container.cgroup("memory").exists());
+        }
+        kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+        running.wait()?;
+        container.delete_force()?.ok()?;
+        check!(!state.exists(), "state is left");
+        check_gone(ctx, &ctx.unit(&container.id))?;
+        container.forget();
+    }
+    Ok(())
+}
+
+fn out_of_memory(ctx: &Context) -> Outcome {
+    let mut bundle = sleeper(ctx)?;
+    bundle.set("/linux/resources/memory", json!({"limit": 33_554_432, "swap": 33_554_432}));
+    let run = bundle.guest(&["hold", "200"]).run()?;
+    check_eq!(run.code, 137, "exit code\n  {}", run.told());
+    let container = bundle.start()?;
+    container.wait_status("stopped")?;
+    container.delete()?.ok()?;
+    check_gone(ctx, &ctx.unit(&container.id))
+}
+
+fn ended(ctx: &Context) -> Outcome {
+    ctx.use_systemd()?;
+    let mut bundle = ctx.bundle()?;
+    let container = bundle.guest(&["exit", "3"]).start()?;
+    container.wait_status("stopped")?;
+    check_gone(ctx, &ctx.unit(&container.id))?;
+    container.delete()?.ok()?;
+    Ok(())
+}
+
+fn pause_kill_delete(ctx: &Context) -> Outcome {
+    let mut bundle = sleeper(ctx)?;
+    let container = bundle.start()?;
+    container.pause()?.ok()?;
+    check_eq!(container.status()?, "paused", "status");
+    container.resume()?.ok()?;
+    check_eq!(container.status()?, "running", "status");
+    container.pause()?.ok()?;
+    container.delete_force()?.ok()?;
+    check_gone(ctx, &ctx.unit(&container.id))
+}
+
+fn without_bus(ctx: &Context) -> Outcome {
+    ctx.need_kelson("doing without a bus")?;
+    let mut bundle = sleeper(ctx)?;
+    let container = bundle.start()?;
+    let without = |words: &[&str]| {
+        let command = ctx.runtime().env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent");
+        command.args(words).run()
+    };
+    let id = container.id.as_str();
+    for words in [
+        &["state", id][..],
+        &["list"],
+        &["exec", id, "/bin/guest", "ready"],
+        &["pause", id],
+        &["resume", id],
+        &["kill", id, "KILL"],
+    ] {
+        without(words)?.ok()?;
+    }
+    container.wait_status("stopped")?;
+    // Says so, and removes the cgroup itself if systemd has not.
+    without(&["delete", id])?.ok()?;
+    let mut other = bundle.container()?;
+    let command = other.create_command()?.env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent");
+    check!(command.run()?.code != 0, "created without a bus");
+    check!(other.stderr().contains("systemd"), "the error does not say what is missing: {}", other.stderr());
+    other.forget();
+    check!(ctx.state_entries().is_empty(), "state is left: {:?}", ctx.state_entries());
+    check_gone(ctx, &ctx.unit(id))
+}
+
+fn fifty_times(ctx: &Context) -> Outcome {
+    let mut bundle = sleeper(ctx)?;
+    for round in 0..50 {
+        let container = bundle.create()?;
+        container.delete_force()?.ok().map_err(|e| e.during(&format!("round {round}")))?;
+    }
+    let units =
+        ctx.command("systemctl").args(["list-units", "--all", "--no-legend", "--plain", "kelson-test-*"]).run()?;
+    let own: Vec<_> = units.out().lines().filter(|line| line.contains(&ctx.id_prefix())).map(String::from).collect();
+    check!(own.is_empty(), "units are left: {own:?}");
+    Ok(())
+}
+
+// ---- an ordinary user ----------------------------------------------------------------------------------------------
+
+/// A user with a systemd of its own, as in tests/vm.
+const USER: u32 = 1000;
+
+fn of_user(ctx: &Context) -> Outcome {
+    ctx.use_systemd()?;
+    ctx.need_v2()?;
+    let mut bundle = sleeper(ctx)?;
+    if !Path::new(&format!("/run/user/{USER}/bus")).exists() {
+        skip!("user {USER} has no systemd of its own");
+    }
+    ctx.become_rootless(USER)?;
+    bundle.set("/linux/resources", json!({"memory": {"limit": 104_857_600}, "pids": {"limit": 50}}));
+    bundle.namespace("user", None);
+    let map = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
+    bundle.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+    bundle.remove("/process/user/additionalGids");
+    give(&bundle.dir, USER)?;
+    let container = bundle.start()?;
+    let path = container.cgroup("memory");
+    check_eq!(cgroup::processes(&path), [container.pid()?], "processes of {}", path.display());
+    check_eq!(container.cgroup_file("memory", "memory.max")?, "104857600", "memory.max");
+    check_eq!(container.cgroup_file("pids", "pids.max")?, "50", "pids.max");
+    let running = container.exec_command(&[], &["/bin/guest", "sleep"]).spawn()?;
+    let inside = || (cgroup::processes(&path).len() == 2).then_some(());
+    eventually(ctx.patience, "the process of exec is in the scope", inside)?;
+    container.kill("KILL")?.ok()?;
+    running.wait()?;
+    container.wait_status("stopped")?;
+    container.delete()?.ok()?;
+    check!(!path.exists(), "the cgroup is left");
+    Ok(())
+}
+
+fn without_session(ctx: &Context) -> Outcome {
+    ctx.need_kelson("what to do without a session")?;
+    let mut bundle = sleeper(ctx)?;
+    ctx.become_rootless(USER)?;
+    give(&bundle.dir, USER)?;
+    let mut container = bundle.container()?;
+    let create = container.create_command()?.env("DBUS_SESSION_BUS_ADDRESS", "");
+    check!(create.run()?.code != 0, "created without a bus");
+    let said = container.stderr();
+    check!(said.contains("dbus-user-session") && said.contains("enable-linger"), "what to do is not said: {said}");
+    container.forget();
+    check!(ctx.state_entries().is_empty(), "state is left: {:?}", ctx.state_entries());
+    Ok(())
+}
