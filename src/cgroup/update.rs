@@ -13,12 +13,12 @@
 mod tests;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::limits::{self, Assignment};
 use super::resources::{Absent, CPU_PERIOD, CPU_QUOTA, MEMORY_LIMIT, MEMORY_SWAP, Version, Write};
 use super::{Record, files};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::plan::Resources;
 
 /// Sets the limits that `asked` has; the others stay.
@@ -49,7 +49,7 @@ struct Step {
 fn completed(record: &Record, asked: &Resources) -> Result<Resources> {
     let mut target = asked.clone();
     complete_memory(record, &mut target)?;
-    complete_cpu(record, &mut target);
+    complete_cpu(record, &mut target)?;
     Ok(target)
 }
 
@@ -61,11 +61,10 @@ fn complete_memory(record: &Record, target: &mut Resources) -> Result<()> {
     if target.unified.iter().any(names_files) {
         return Ok(());
     }
-    let present = || PresentMemory::read(record);
     match (is_asked(target.memory.limit), is_asked(target.memory.swap)) {
         // -1 alone is unlimited memory and swap.
         (Some(limit @ 1..), None) => {
-            let PresentMemory { version, both: Some(both), .. } = present() else { return Ok(()) };
+            let PresentMemory { version, both: Some(both), .. } = PresentMemory::read(record)? else { return Ok(()) };
             if limit > both {
                 let cause = format!("{limit} is more than the {both} that memory and swap may take together");
                 return Err(Error::config(MEMORY_LIMIT, cause).hint("change memory.swap (--memory-swap) with it"));
@@ -74,7 +73,7 @@ fn complete_memory(record: &Record, target: &mut Resources) -> Result<()> {
                 target.memory.swap = Some(both);
             }
         }
-        (None, Some(1..)) => target.memory.limit = present().limit,
+        (None, Some(1..)) => target.memory.limit = PresentMemory::read(record)?.limit,
         _ => {}
     }
     Ok(())
@@ -89,30 +88,46 @@ struct PresentMemory {
 }
 
 impl PresentMemory {
-    fn read(record: &Record) -> Self {
-        // v1 rounds "unlimited" to a page; v2 says "max".
-        let read = |path: PathBuf| files::read(&path).ok()?.parse().ok().filter(|bytes| *bytes < i64::MAX - 0xffff);
+    fn read(record: &Record) -> Result<Self> {
+        let read = |path: PathBuf| -> Result<Option<i64>> {
+            let bytes = read_if_there(&path)?.and_then(|text| text.parse().ok());
+            // v1 rounds "unlimited" to a page; v2 says "max".
+            Ok(bytes.filter(|bytes| *bytes < i64::MAX - 0xffff))
+        };
         if let Some(path) = record.v1("memory") {
-            let limit = read(path.join("memory.limit_in_bytes"));
-            return Self { version: Version::V1, limit, both: read(path.join("memory.memsw.limit_in_bytes")) };
+            let limit = read(path.join("memory.limit_in_bytes"))?;
+            return Ok(Self { version: Version::V1, limit, both: read(path.join("memory.memsw.limit_in_bytes"))? });
         }
-        let path = record.unified().unwrap_or("".as_ref());
-        let limit: Option<i64> = read(path.join("memory.max"));
-        let swap = read(path.join("memory.swap.max")).filter(|swap| *swap > 0);
-        Self { version: Version::V2, limit, both: limit.zip(swap).map(|(limit, swap)| limit.saturating_add(swap)) }
+        let Some(path) = record.unified() else { return Ok(Self { version: Version::V2, limit: None, both: None }) };
+        let limit = read(path.join("memory.max"))?;
+        let swap = read(path.join("memory.swap.max"))?.filter(|swap| *swap > 0);
+        let both = limit.zip(swap).map(|(limit, swap)| limit.saturating_add(swap));
+        Ok(Self { version: Version::V2, limit, both })
     }
 }
 
 /// v2 has quota and period in one file.
-fn complete_cpu(record: &Record, target: &mut Resources) {
+fn complete_cpu(record: &Record, target: &mut Resources) -> Result<()> {
     let cpu = &mut target.cpu;
-    let Some(path) = record.unified().filter(|_| record.v1("cpu").is_none()) else { return };
-    let text = files::read(&path.join("cpu.max")).unwrap_or_default();
-    let Some((quota, period)) = text.split_once(' ') else { return };
-    match (cpu.quota.filter(|quota| *quota != 0), cpu.period.filter(|period| *period != 0)) {
-        (Some(_), None) => cpu.period = period.parse().ok(),
-        (None, Some(_)) => cpu.quota = quota.parse().ok(),
-        _ => {}
+    let is_asked = (cpu.quota.is_some_and(|quota| quota != 0), cpu.period.is_some_and(|period| period != 0));
+    let Some(path) = record.unified().filter(|_| record.v1("cpu").is_none() && is_asked.0 != is_asked.1) else {
+        return Ok(());
+    };
+    let text = read_if_there(&path.join("cpu.max"))?.unwrap_or_default();
+    match text.split_once(' ') {
+        Some((_, period)) if is_asked.0 => cpu.period = period.parse().ok(),
+        // "max" stays unset.
+        Some((quota, _)) => cpu.quota = quota.parse().ok(),
+        None => {}
+    }
+    Ok(())
+}
+
+/// `None` for a file that is not there.
+fn read_if_there(path: &Path) -> Result<Option<String>> {
+    match files::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some).doing(|| format!("read {}", path.display())),
     }
 }
 
@@ -131,6 +146,10 @@ fn prepare(record: &Record, asked: &Resources, target: &Resources) -> Result<Vec
     let mut steps = Vec::new();
     for assignment in assignments {
         steps.extend(Step::new(assignment)?);
+    }
+    // Engines send all limits again: the weight of a cgroup that is idle and stays so has no effect, and would be refused.
+    if steps.iter().any(|step| step.file() == "cpu.idle" && step.is_done() && step.assignment.write.value == "1") {
+        steps.retain(|step| !is_weight(step.file()));
     }
     // Of two values for one file (unified) the last one holds, also where that is what is there.
     let files: Vec<_> = steps.iter().map(|step| step.assignment.write.file.clone()).collect();
@@ -162,35 +181,28 @@ impl Step {
     /// There is no such file.
     fn new(mut assignment: Assignment) -> Result<Option<Self>> {
         let directory = assignment.path.clone();
-        let mut read = files::read(&directory.join(&*assignment.write.file));
-        if let Err(error) = &read
-            && error.kind() == io::ErrorKind::NotFound
-        {
+        let mut text = read_old(&directory.join(&*assignment.write.file))?;
+        if text.is_none() {
             match std::mem::replace(&mut assignment.write.absent, Absent::Refuse) {
                 Absent::Ignore => return Ok(None),
                 Absent::Instead(file, value) => {
                     (assignment.write.file, assignment.write.value) = (file, value);
-                    read = files::read(&directory.join(&*assignment.write.file));
+                    text = read_old(&directory.join(&*assignment.write.file))?;
                 }
                 Absent::Refuse => {}
             }
         }
-        let old = match read {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return limits::explained(Err(error), &assignment).map(|()| None);
-            }
-            // A file that can only be written.
-            read => read.ok(),
+        let Some(old) = text else {
+            return limits::explained(Err(io::Error::from_raw_os_error(libc::ENOENT)), &assignment).map(|()| None);
         };
         let (file, value) = (&*assignment.write.file, &*assignment.write.value);
         let mut undo = Vec::new();
         undo.extend(old.as_ref().map(|text| (directory.join(file), before(file, value, text))));
         let weight = directory.join(if assignment.version == Version::V1 { "cpu.shares" } else { "cpu.weight" });
-        let is_idle = |text: io::Result<String>| text.is_ok_and(|text| text == "1");
         if file == "cpu.idle" && old.as_deref() == Some("0") {
             // An idle cgroup has no weight of its own: it comes back after it.
-            undo.extend(files::read(&weight).ok().map(|before| (weight, before)));
-        } else if is_weight(file) && is_idle(files::read(&directory.join("cpu.idle"))) {
+            undo.extend(read_if_there(&weight)?.map(|before| (weight, before)));
+        } else if is_weight(file) && read_if_there(&directory.join("cpu.idle"))?.as_deref() == Some("1") {
             // And the weight that it shows cannot be written.
             undo.clear();
         }
@@ -210,6 +222,17 @@ impl Step {
     fn change(&self) -> (u64, u64) {
         let number = |text: &str| text.parse().unwrap_or(u64::MAX);
         (number(&self.assignment.write.value), number(self.old.as_deref().unwrap_or_default()))
+    }
+}
+
+/// What a file holds, which is `Some(None)` for one that can only be written; `None` if there is none.
+fn read_old(path: &Path) -> Result<Option<Option<String>>> {
+    match files::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EINVAL | libc::EOPNOTSUPP)) => {
+            Ok(Some(None))
+        }
+        other => other.map(|text| Some(Some(text))).doing(|| format!("read {}", path.display())),
     }
 }
 

@@ -25,7 +25,7 @@ use libc::{
 use nix::errno::Errno;
 
 use super::chaos::{Random, force, nothing_remains, number, rich};
-use crate::harness::{Bundle, Container, Context, Outcome, Run, Test, cgroup, eventually};
+use crate::harness::{Bundle, Container, Context, Outcome, Run, Test, cgroup, eventually, json};
 use crate::tracer::{self, Action, Call, Settings};
 use crate::{check, check_eq, skip};
 
@@ -46,6 +46,8 @@ pub const TESTS: &[Test] = &[
     Test { name: "chaos_error_at_every_system_call_of_start", run: |ctx| refuse(ctx, &START) },
     Test { name: "chaos_error_at_every_system_call_of_exec", run: |ctx| refuse(ctx, &EXEC) },
     Test { name: "chaos_error_at_every_system_call_of_delete", run: |ctx| refuse(ctx, &DELETE) },
+    Test { name: "chaos_error_at_every_system_call_of_update", run: |ctx| refuse(ctx, &UPDATE) },
+    Test { name: "chaos_sigterm_at_every_system_call_of_update", run: |ctx| interrupt(ctx, &UPDATE, SIGTERM) },
     Test { name: "chaos_error_at_every_system_call_of_state", run: refuse_state },
     Test { name: "chaos_error_at_every_system_call_of_list", run: refuse_list },
 ];
@@ -143,6 +145,46 @@ const DELETE: Target = Target {
     failed: |_| Ok(()),
     ..CREATE
 };
+
+/// All limits are the new ones, or the old ones.
+const UPDATE: Target = Target {
+    bundle: |ctx| {
+        ctx.need_v1()?;
+        for controller in ["pids", "cpu", "memory"] {
+            ctx.need_controller(controller)?;
+        }
+        let mut bundle = rich(ctx)?;
+        bundle
+            .set("/linux/resources/cpu", json!({"shares": 512, "quota": 50_000, "period": 100_000}))
+            .set("/linux/resources/memory", json!({"limit": 128 << 20, "swap": 256 << 20}));
+        Ok(bundle)
+    },
+    before: EXEC.before,
+    words: |c| {
+        let options =
+            "--cpu-share 1024 --cpu-quota 20000 --cpu-period 50000 --memory 64M --memory-swap 96M --pids-limit 50";
+        ["update", &c.id].into_iter().chain(options.split(' ')).map(str::to_owned).collect()
+    },
+    succeeded: |container| has_limits(container, [1024, 20_000, 50_000, 64 << 20, 96 << 20, 50]),
+    failed: |container| has_limits(container, [512, 50_000, 100_000, 128 << 20, 256 << 20, 100]),
+    ..CREATE
+};
+
+/// Shares, quota, period, memory, memory and swap, processes: as v1 has them.
+fn has_limits(container: &Container<'_>, expected: [u64; 6]) -> Outcome {
+    let files = [
+        ("cpu", "cpu.shares"),
+        ("cpu", "cpu.cfs_quota_us"),
+        ("cpu", "cpu.cfs_period_us"),
+        ("memory", "memory.limit_in_bytes"),
+        ("memory", "memory.memsw.limit_in_bytes"),
+        ("pids", "pids.max"),
+    ];
+    for ((controller, file), expected) in files.into_iter().zip(expected) {
+        check_eq!(container.cgroup_file(controller, file)?, expected.to_string(), "{file}");
+    }
+    Ok(())
+}
 
 /// The container runs, and nothing in it but its own process.
 fn alone(container: &Container<'_>) -> Outcome {
@@ -322,7 +364,7 @@ fn interrupt(ctx: &Context, target: &Target, signal: i32) -> Outcome {
         |container, run, _| {
             // Before anything was made nothing holds the signal back.
             if run.signal == Some(signal) {
-                return nothing_remains(container.context);
+                return (target.failed)(container);
             }
             match has_succeeded(run, target)? {
                 true => (target.succeeded)(container),

@@ -337,6 +337,8 @@ fn cpu_idle(ctx: &Context) -> Outcome {
         Ok((container.cgroup_file("cpu", "cpu.idle")?, read(container, "cpu", "cpu.shares", "cpu.weight")?))
     };
     let weight = |v1: &str, v2: &str| if ctx.is_v2() { v2.to_owned() } else { v1.to_owned() };
+    // Twice: engines send all limits again.
+    update(&container, &["--cpu-idle", "1", "--cpu-share", "512"])?.ok()?;
     update(&container, &["--cpu-idle", "1", "--cpu-share", "512"])?.ok()?;
     check_eq!(seen(&container)?.0, "1", "cpu.idle");
     update(&container, &["--cpu-share", "512"])?.fails_saying(&["--cpu-share", "idle"])?;

@@ -224,6 +224,7 @@ fn a_weight_goes_before_idle_and_comes_back_after_it() {
     );
     let idle = Stand::new("idle", &[("cpu.shares", "3"), ("cpu.idle", "1")]);
     idle.check(Version::V1, &limits(Some(3), Some(0)), &[("cpu.idle", "0", &["cpu.idle 1"]), ("cpu.shares", "3", &[])]);
+    idle.check(Version::V1, &limits(Some(1024), Some(1)), &[]);
 }
 
 #[test]
