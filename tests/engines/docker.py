@@ -277,6 +277,16 @@ class Docker(Engine):
         done = self.run("cat", *(file for file, _ in files), options=("--memory=64m", "--pids-limit=50", "--cpus=0.5"))
         expect(done, out="".join(f"{value}\n" for _, value in files))
 
+    @case("update changes the limits of a running container")
+    def update(self) -> None:
+        self.detached("update", "--memory=64m", "--pids-limit=50", "--cpus=0.5")
+        options = ("--memory=128m", "--memory-swap=256m", "--pids-limit=60", "--cpus=0.2")
+        expect(self.docker("update", *options, "update"))
+        files = inside_limits(memory=128 * MIB, pids=60, cpu_percent=20)
+        done = self.docker("exec", "update", "cat", *(file for file, _ in files))
+        expect(done, out="".join(f"{value}\n" for _, value in files))
+        self.remove("update")
+
     @case("a process over -m is killed, and inspect says so")
     def limit_memory(self) -> None:
         argv = self.run_argv("--name=oom", "--memory=16m", "--memory-swap=16m")

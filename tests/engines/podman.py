@@ -377,6 +377,15 @@ class Podman(Engine):
         done = self.run("cat", *(file for file, _ in files), options=("--memory=64m", "--pids-limit=50", "--cpus=0.5"))
         expect(done, out="".join(f"{value}\n" for _, value in files))
 
+    @case("update changes the limits of a running container")
+    def update(self) -> None:
+        self.detached("update", "--memory=64m", "--pids-limit=50", "--cpus=0.5")
+        expect(self.podman("update", "--memory=128m", "--cpus=0.2", "update"))
+        files = inside_limits(memory=128 * MIB, pids=50, cpu_percent=20)
+        done = self.podman("exec", "update", "cat", *(file for file, _ in files))
+        expect(done, out="".join(f"{value}\n" for _, value in files))
+        self.remove("update")
+
     @case("a process over -m is killed")
     def limit_memory(self) -> None:
         expect(self.run("dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1", options=("--memory=16m",)), code=137)
