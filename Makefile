@@ -189,4 +189,4 @@ deps-bench: deps-build deps-python deps-busybox
 	@scripts/need strace=strace golang-github-containers-common patchelf=patchelf
 
 # Tests that take long: left out of the quick runs.
-LONG := --skip chaos::
+LONG := --skip chaos:: --skip service_manager::a_job_that_hangs --skip service_manager::a_manager_that_is_silent

@@ -7,7 +7,7 @@
 //!   value.rs       values                                         signature.rs  their types
 //! ```
 //!
-//! Synchronous and without threads.
+//! Synchronous and without threads; why it is our own: docs/decisions/0005-own-dbus-client.md.
 
 mod address;
 mod bus;

@@ -9,6 +9,7 @@ pub mod container;
 pub mod context;
 pub mod leaks;
 pub mod report;
+pub mod service_manager;
 
 use std::fmt;
 use std::time::{Duration, Instant};

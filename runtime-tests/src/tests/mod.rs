@@ -21,6 +21,7 @@ pub mod rootfs;
 pub mod rootless;
 pub mod seccomp;
 pub mod systemd;
+pub mod service_manager;
 pub mod terminal;
 pub mod update;
 pub mod wait;
@@ -55,6 +56,7 @@ pub const GROUPS: &[Group] = &[
     Group { name: "update", tests: update::TESTS },
     Group { name: "wait", tests: wait::TESTS },
     Group { name: "systemd", tests: systemd::TESTS },
+    Group { name: "service_manager", tests: service_manager::TESTS },
 ];
 
 /// Full names and tests, in order.

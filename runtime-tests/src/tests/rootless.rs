@@ -45,7 +45,7 @@ const USER: u32 = 61_000;
 const RANGE: u32 = 3_000_000;
 
 /// A bundle that belongs to an ordinary user, with this user's only id as root of the container.
-fn rootless(ctx: &Context) -> Outcome<Bundle<'_>> {
+pub(super) fn rootless(ctx: &Context) -> Outcome<Bundle<'_>> {
     let mut bundle = ctx.bundle()?;
     ctx.become_rootless(USER)?;
     bundle.namespace("user", None);
