@@ -98,7 +98,7 @@ fn a_peer_without_a_bus_is_called_at_once_and_a_byte_a_time_is_enough() {
     assert_eq!((call.member.as_str(), call.destination.as_str(), call.path.as_str()), ("Do", "a.b", "/a"));
 }
 
-/// sd-bus before systemd 246 accepts at the first line and again at the second.
+/// Old servers of sd-bus accept at the first line and again at the second.
 #[test]
 fn a_peer_that_accepts_twice_is_understood() {
     let (target, peer) = peer(|mut stream| {
