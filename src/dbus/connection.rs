@@ -1,6 +1,7 @@
 //! A connection to a bus, or to a peer without one: authentication, calls, signals.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -336,10 +337,8 @@ fn refusal(destination: &str, message: &Message) -> Error {
 }
 
 fn named(error: Error, what: String) -> Error {
-    match Err::<(), _>(error).doing(|| what) {
-        Err(error) => error,
-        Ok(()) => unreachable!(),
-    }
+    let Err(error) = Err::<Infallible, _>(error).doing(|| what);
+    error
 }
 
 fn closed() -> Error {
