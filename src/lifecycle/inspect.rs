@@ -117,6 +117,7 @@ impl Listed {
                     created: &shown.created,
                     annotations: &shown.annotations,
                     owner,
+                    ended: None,
                 };
                 objects.push(serde_json::to_string(&described).map_err(|error| Error::other(error.to_string()))?);
             }
