@@ -8,9 +8,12 @@
 //!
 //! The flags are the union of runc's and crun's; where they give one flag two meanings, runc's holds.
 
+mod duration;
+
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ::log::LevelFilter;
 
@@ -67,6 +70,7 @@ pub enum Command {
     Delete(Delete),
     List(List),
     Ps(Ps),
+    Events(Events),
     Pause {
         id: String,
     },
@@ -191,6 +195,15 @@ pub struct Update {
     pub limits: LimitOptions,
     /// Options that were given and do nothing.
     pub obsolete: Vec<String>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Events {
+    pub id: String,
+    /// More than 0.
+    pub interval: Duration,
+    /// One line of statistics and no more.
+    pub stats: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -465,6 +478,21 @@ const COMMANDS: &[Entry] = &[
         },
     },
     Entry {
+        name: "events",
+        summary: "print what a container uses, and when it is out of memory, as JSON",
+        about: "A line of statistics at each interval and one for each time that a process is killed for memory, until the\n\
+                container ends. DURATION is a number and a unit: 500ms, 5s, 1m30s.",
+        operands: ID,
+        options: &[
+            &value("interval", None, "DURATION", "time between statistics (default: 5s)"),
+            &switch("stats", None, "print the statistics once"),
+        ],
+        build: |words| {
+            let interval = words.interval(Duration::from_secs(5))?;
+            Ok(Command::Events(Events { id: words.id()?, interval, stats: words.is_set("stats") }))
+        },
+    },
+    Entry {
         name: "pause",
         summary: "stop all processes of a container for a while",
         about: "",
@@ -549,7 +577,7 @@ const COMMANDS: &[Entry] = &[
 
 /// Commands of runc, crun or engines that do not exist yet; to accept even their `--help` would claim support (podman's
 /// probe for checkpoint looks at the exit code of `checkpoint --help`).
-const NOT_YET: &[&str] = &["checkpoint", "events", "info", "mounts", "restore", "top"];
+const NOT_YET: &[&str] = &["checkpoint", "info", "mounts", "restore", "top"];
 
 /// Options and words of one command as they came; the builders take out what they know.
 #[derive(Default)]
@@ -617,6 +645,17 @@ impl Words {
         let Some(text) = self.given(long)? else { return Ok(None) };
         let wrong = || Error::usage(format!("--{long}: {text:?} is not a size")).hint("bytes, 512k, 100M, 1G, or -1");
         bytes(&text).map(Some).ok_or_else(wrong)
+    }
+
+    /// `--interval`, which is more than 0.
+    fn interval(&mut self, default: Duration) -> Result<Duration> {
+        let Some(text) = self.text("interval")? else { return Ok(default) };
+        match duration::parse(&text) {
+            Some(Duration::ZERO) => Err(Error::usage("--interval: duration interval must be greater than 0")),
+            Some(interval) => Ok(interval),
+            None => Err(Error::usage(format!("--interval: {text:?} is not a duration"))
+                .hint("a number and a unit: 500ms, 5s, 1m30s")),
+        }
     }
 
     fn listing(&mut self) -> Result<Listing> {
@@ -1173,6 +1212,20 @@ mod tests {
     }
 
     #[test]
+    fn events_every_five_seconds_or_once() {
+        for (line, seconds, stats) in [
+            ("events web", 5, false),
+            ("events --interval=5s web", 5, false),
+            ("events web -interval 1m30s", 90, false),
+            ("events --stats web", 5, true),
+        ] {
+            let Command::Events(events) = parsed(line).command else { panic!() };
+            let expected = Events { id: "web".into(), interval: Duration::from_secs(seconds), stats };
+            assert_eq!(events, expected, "{line}");
+        }
+    }
+
+    #[test]
     fn one_dash_before_a_long_name_is_as_good_as_two() {
         for line in
             ["-log-level=debug -root /r create -bundle /b -overlay web", "--root=/r create web -bundle=/b -overlay"]
@@ -1391,6 +1444,12 @@ mod tests {
                 "--mem-bw-schema: Intel RDT is not supported (leave the option out)",
                 1,
             ),
+            ("events --interval 0s web", "--interval: duration interval must be greater than 0", 1),
+            (
+                "events --interval 5 web",
+                "--interval: \"5\" is not a duration (a number and a unit: 500ms, 5s, 1m30s)",
+                1,
+            ),
             ("kill web FOO", "unknown signal \"FOO\"", 1),
             ("exec web", "exec args cannot be empty (kelson exec [options] ID COMMAND [ARGS...])", 255),
             (
@@ -1465,6 +1524,7 @@ mod tests {
                     // These are refused.
                     ("l3-cache-schema" | "mem-bw-schema", _) => "",
                     (_, Takes::Value("BYTES" | "N" | "USEC" | "0|1")) => "1",
+                    ("interval", _) => "1s",
                     (_, Takes::Switch) => "true",
                     (_, Takes::Value(_)) => "x",
                 };

@@ -9,7 +9,9 @@ use std::io::Write;
 
 use kelson::cli::{self, Command, Global};
 use kelson::error::{Context, Result};
-use kelson::lifecycle::{Runtime, create, delete, exec, features, inspect, kill, pause, spec, start, update, wait};
+use kelson::lifecycle::{
+    Runtime, create, delete, events, exec, features, inspect, kill, pause, spec, start, update, wait,
+};
 use kelson::log;
 use kelson::seal;
 use kelson::sys::entry::Arguments;
@@ -79,6 +81,7 @@ fn perform(global: &Global, command: &Command) -> Result<u8> {
         Command::Delete(options) => delete::delete(&runtime()?, options)?,
         Command::List(options) => print(&inspect::list(&runtime()?, options)?)?,
         Command::Ps(options) => print(&inspect::ps(&runtime()?, options)?)?,
+        Command::Events(options) => events::events(&runtime()?, options, &mut print)?,
         Command::Pause { id } => pause::pause(&runtime()?, id)?,
         Command::Resume { id } => pause::resume(&runtime()?, id)?,
         Command::Update(options) => update::update(&runtime()?, options)?,

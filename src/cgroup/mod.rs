@@ -19,7 +19,9 @@ mod freezer;
 pub mod layout;
 pub mod limits;
 pub mod memory_events;
+pub mod oom;
 pub mod resources;
+pub mod stats;
 pub mod systemd;
 #[cfg(test)]
 mod tests;

@@ -206,6 +206,10 @@ impl Owners {
 pub fn ps(runtime: &Runtime, options: &cli::Ps) -> Result<String> {
     let state = runtime.load(&options.id)?;
     let is_stopped = state.status(&runtime.root)? == Status::Stopped;
+    if !is_stopped && !state.cgroup.has_cgroup() {
+        return Err(Error::state("the container has no cgroup that tells which processes are its own")
+            .hint("state gives the PID of its first process"));
+    }
     let pids = if is_stopped { vec![] } else { state.cgroup.processes()? };
     if options.format == Listing::Json {
         // As runc prints an empty list.
@@ -228,9 +232,13 @@ fn lines_of(listing: &str, pids: &[i32]) -> Result<String> {
     let column = head.split_whitespace().position(|word| word == "PID");
     let column = column.ok_or_else(|| Error::usage("ps(1) prints no column PID with these arguments"))?;
     let mut text = format!("{head}\n");
-    for line in lines {
-        let pid = line.split_whitespace().nth(column).and_then(|word| word.parse().ok());
-        if pid.is_some_and(|pid| pids.contains(&pid)) {
+    for line in lines.filter(|line| !line.is_empty()) {
+        let word = line.split_whitespace().nth(column).unwrap_or_default();
+        // A column before it, such as lstart, is more than one word.
+        let pid: i32 = word.parse().map_err(|_| {
+            Error::usage(format!("ps(1) prints {word:?} where PID is expected")).hint("make pid the first column")
+        })?;
+        if pids.contains(&pid) {
             // A String takes whatever is written to it.
             let _ = writeln!(text, "{line}");
         }
@@ -255,5 +263,6 @@ mod tests {
         let listing = "UID  PID PPID CMD\nroot   1    0 init 7\nroot   7    1 sh\n";
         assert_eq!(lines_of(listing, &[7]).unwrap(), "UID  PID PPID CMD\nroot   7    1 sh\n");
         assert!(lines_of("CMD\nsh\n", &[7]).is_err());
+        assert!(lines_of("STARTED PID\nFri Nov 27 7\n", &[7]).is_err());
     }
 }

@@ -847,13 +847,9 @@ fn log_level(ctx: &Context) -> Outcome {
 /// podman asks `checkpoint --help` whether there is such a thing: its exit code must say no.
 fn later_commands(ctx: &Context) -> Outcome {
     ctx.need_kelson("refusing commands that come later")?;
-    for words in [
-        &["events", "id"][..],
-        &["checkpoint", "id"],
-        &["checkpoint", "--help"],
-        &["restore", "id"],
-        &["restore", "--lsm-mount-context"],
-    ] {
+    for words in
+        [&["checkpoint", "id"][..], &["checkpoint", "--help"], &["restore", "id"], &["restore", "--lsm-mount-context"]]
+    {
         ctx.runtime().args(words).run()?.exits(1)?.fails_saying(&[words[0], "not supported"])?;
     }
     Ok(())

@@ -9,6 +9,7 @@ pub mod chaos_calls;
 pub mod chaos_limits;
 pub mod cli;
 pub mod delegation;
+pub mod events;
 pub mod exec_errors;
 pub mod hooks;
 pub mod lifecycle;
@@ -48,6 +49,7 @@ pub const GROUPS: &[Group] = &[
     Group { name: "attacks", tests: attacks::TESTS },
     Group { name: "lifecycle", tests: lifecycle::TESTS },
     Group { name: "cli", tests: cli::TESTS },
+    Group { name: "events", tests: events::TESTS },
     Group { name: "chaos", tests: chaos::TESTS },
     Group { name: "chaos", tests: chaos_calls::TESTS },
     Group { name: "chaos", tests: chaos_limits::TESTS },
