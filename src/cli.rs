@@ -71,6 +71,7 @@ pub enum Command {
     List(List),
     Ps(Ps),
     Events(Events),
+    Top(Top),
     Pause {
         id: String,
     },
@@ -204,6 +205,15 @@ pub struct Events {
     pub interval: Duration,
     /// One line of statistics and no more.
     pub stats: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Top {
+    /// More than 0.
+    pub interval: Duration,
+    /// After one interval the end.
+    pub once: bool,
+    pub json: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -493,6 +503,22 @@ const COMMANDS: &[Entry] = &[
         },
     },
     Entry {
+        name: "top",
+        summary: "show what the containers below --root use, the busiest first",
+        about: "CPU time and rates are of the interval before. On a terminal the table is drawn anew at each interval, until q\n\
+                or Ctrl-C; otherwise it is printed again.",
+        operands: NOTHING,
+        options: &[
+            &value("interval", None, "DURATION", "time that is measured (default: 1s)"),
+            &switch("once", None, "print it once, after one interval"),
+            &switch("json", None, "print a line of JSON at each interval"),
+        ],
+        build: |words| {
+            let interval = words.interval(Duration::from_secs(1))?;
+            Ok(Command::Top(Top { interval, once: words.is_set("once"), json: words.is_set("json") }))
+        },
+    },
+    Entry {
         name: "pause",
         summary: "stop all processes of a container for a while",
         about: "",
@@ -577,7 +603,7 @@ const COMMANDS: &[Entry] = &[
 
 /// Commands of runc, crun or engines that do not exist yet; to accept even their `--help` would claim support (podman's
 /// probe for checkpoint looks at the exit code of `checkpoint --help`).
-const NOT_YET: &[&str] = &["checkpoint", "info", "mounts", "restore", "top"];
+const NOT_YET: &[&str] = &["checkpoint", "info", "mounts", "restore"];
 
 /// Options and words of one command as they came; the builders take out what they know.
 #[derive(Default)]

@@ -10,7 +10,7 @@ use std::io::Write;
 use kelson::cli::{self, Command, Global};
 use kelson::error::{Context, Result};
 use kelson::lifecycle::{
-    Runtime, create, delete, events, exec, features, inspect, kill, pause, spec, start, update, wait,
+    Runtime, create, delete, events, exec, features, inspect, kill, pause, spec, start, top, update, wait,
 };
 use kelson::log;
 use kelson::seal;
@@ -82,6 +82,7 @@ fn perform(global: &Global, command: &Command) -> Result<u8> {
         Command::List(options) => print(&inspect::list(&runtime()?, options)?)?,
         Command::Ps(options) => print(&inspect::ps(&runtime()?, options)?)?,
         Command::Events(options) => events::events(&runtime()?, options, &mut print)?,
+        Command::Top(options) => return top::top(&runtime()?, options, &mut print),
         Command::Pause { id } => pause::pause(&runtime()?, id)?,
         Command::Resume { id } => pause::resume(&runtime()?, id)?,
         Command::Update(options) => update::update(&runtime()?, options)?,

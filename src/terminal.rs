@@ -1,5 +1,7 @@
 //! Terminals: the container's pty, the console socket, and what a foreground run relays.
 
+pub mod screen;
+
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;

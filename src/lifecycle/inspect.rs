@@ -5,14 +5,13 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
 
-use nix::errno::Errno;
 use serde::Serialize;
 
 use super::{Runtime, wait};
 use crate::cli::{self, Listing};
 use crate::ended::{Ended, Shown};
 use crate::error::{Context, Error, Kind, Result};
-use crate::state::{self, Status, Summary, Survey};
+use crate::state::{Status, Summary, Survey};
 
 /// What `state` prints and `list --format json` holds, in runc's order.
 #[derive(Serialize)]
@@ -65,11 +64,7 @@ fn shown_pid(pid: i32, status: Status) -> i32 {
 
 /// All containers of the root.
 pub fn list(runtime: &Runtime, options: &cli::List) -> Result<String> {
-    let ids = match state::ids(&runtime.root) {
-        // A default root is made by the first container; a given one that is not there is a mistake.
-        Err(error) if error.errno() == Some(Errno::ENOENT) && !runtime.is_explicit_root => vec![],
-        other => other.doing(|| format!("list {}", runtime.root.display()))?,
-    };
+    let ids = runtime.ids()?;
     if options.quiet {
         let has_record = |id: &&String| runtime.load(id).is_ok();
         return Ok(ids.iter().filter(has_record).fold(String::new(), |text, id| text + id + "\n"));

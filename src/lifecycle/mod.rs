@@ -12,11 +12,14 @@ mod listen;
 pub mod pause;
 pub mod spec;
 pub mod start;
+pub mod top;
 pub mod update;
 pub mod wait;
 mod watch;
 
 use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
 
 use crate::cgroup::Driver;
 use crate::cli::Global;
@@ -92,6 +95,15 @@ impl Runtime {
             0 => Ok(()),
             count => Err(Error::other(format!("{count} of {} containers refused", ids.len()))
                 .hint("the warnings tell which and why")),
+        }
+    }
+
+    /// Ids of the root's containers, and names of what may be none.
+    fn ids(&self) -> Result<Vec<String>> {
+        match state::ids(&self.root) {
+            // A default root is made by the first container; a given one that is not there is a mistake.
+            Err(error) if error.errno() == Some(Errno::ENOENT) && !self.is_explicit_root => Ok(vec![]),
+            other => other.doing(|| format!("list {}", self.root.display())),
         }
     }
 

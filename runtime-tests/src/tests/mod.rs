@@ -24,6 +24,7 @@ pub mod seccomp;
 pub mod service_manager;
 pub mod systemd;
 pub mod terminal;
+pub mod top;
 pub mod update;
 pub mod wait;
 
@@ -50,6 +51,7 @@ pub const GROUPS: &[Group] = &[
     Group { name: "lifecycle", tests: lifecycle::TESTS },
     Group { name: "cli", tests: cli::TESTS },
     Group { name: "events", tests: events::TESTS },
+    Group { name: "top", tests: top::TESTS },
     Group { name: "chaos", tests: chaos::TESTS },
     Group { name: "chaos", tests: chaos_calls::TESTS },
     Group { name: "chaos", tests: chaos_limits::TESTS },
