@@ -135,7 +135,7 @@ test-engines: build ## podman, containerd and Docker with Kelson as their runtim
 	tests/engines/run.sh "$(RUNTIME)"
 
 .PHONY: test-vm
-test-vm: runtime-tests ## runtime-tests on a host with cgroup v2 alone, and AppArmor, in virtual machines
+test-vm: runtime-tests ## cgroup v2 alone, AppArmor, systemd and Debian 13's podman, in two virtual machines
 	tests/vm/run.sh "$(RUNTIME)"
 
 .PHONY: deny

@@ -2,8 +2,8 @@
 # apparmor.sh RUNTIME - in the virtual machine: a container under an AppArmor profile is confined by it, from its first
 # instruction and in exec, and a profile that is not loaded is refused by name.
 set -uo pipefail
+source "$(dirname "$0")/parts.sh"
 runtime=$1
-passed=0 failed=0
 if ! grep -q Y /sys/module/apparmor/parameters/enabled; then
 	echo "FAIL  the machine has no AppArmor"
 	echo "0 passed, 1 failed, 0 skipped"
@@ -45,32 +45,20 @@ config() {
 	JSON
 }
 
-# is WHAT EXPECTED ACTUAL
-is() {
-	if [[ $3 == *"$2"* ]]; then
-		echo "ok    $1"
-		passed=$((passed + 1))
-	else
-		printf 'FAIL  %s: "%s" is not in "%s"\n' "$1" "$2" "$3"
-		failed=$((failed + 1))
-	fi
-}
-
 config kelson-test "cat /proc/self/attr/current"
-is "the container runs under its profile" "kelson-test (enforce)" "$("$runtime" run -b $bundle $id 2>&1)"
+has "the container runs under its profile" "kelson-test (enforce)" "$("$runtime" run -b $bundle $id 2>&1)"
 config kelson-test "cat /allowed; cat /forbidden"
 output=$("$runtime" run -b $bundle $id 2>&1)
-is "what the profile allows can be read" "open" "$output"
-is "what the profile denies cannot" "Permission denied" "$output"
+has "what the profile allows can be read" "open" "$output"
+has "what the profile denies cannot" "Permission denied" "$output"
 config kelson-not-loaded "cat /allowed"
-is "a profile that is not loaded is refused by name" "kelson-not-loaded" "$("$runtime" run -b $bundle $id 2>&1)"
+has "a profile that is not loaded is refused by name" "kelson-not-loaded" "$("$runtime" run -b $bundle $id 2>&1)"
 "$runtime" delete -f $id >/dev/null 2>&1
 config "" "cat /proc/self/attr/current"
-is "without a profile the container is unconfined" "unconfined" "$("$runtime" run -b $bundle $id 2>&1)"
+has "without a profile the container is unconfined" "unconfined" "$("$runtime" run -b $bundle $id 2>&1)"
 config kelson-test "exec sleep 1000"
 "$runtime" run -d -b $bundle $id </dev/null >/dev/null 2>&1
-is "exec runs under the container's profile" "kelson-test (enforce)" "$("$runtime" exec $id cat /proc/self/attr/current 2>&1)"
-is "exec --apparmor names another one" "unconfined" "$("$runtime" exec --apparmor unconfined $id cat /proc/self/attr/current 2>&1)"
+has "exec runs under the container's profile" "kelson-test (enforce)" "$("$runtime" exec $id cat /proc/self/attr/current 2>&1)"
+has "exec --apparmor names another one" "unconfined" "$("$runtime" exec --apparmor unconfined $id cat /proc/self/attr/current 2>&1)"
 "$runtime" delete -f $id >/dev/null 2>&1
-echo "$passed passed, $failed failed, 0 skipped"
-((failed == 0))
+totals

@@ -1,41 +1,37 @@
 #!/bin/bash
-# run.sh RUNTIME - what needs another host than this one: cgroup v2 alone, and AppArmor.
+# run.sh RUNTIME - what needs another host than this one: cgroup v2 alone, AppArmor, and systemd with podman.
 #
 # RUNTIME and runtime-tests are static and below the current directory or on the host's own file system.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
+source "$here/parts.sh"
 cd "$here/../.."
 runtime=$(realpath "$1")
 tests=$(realpath target/x86_64-unknown-linux-gnu/release/runtime-tests)
-mkdir -p target/vm
+parts=target/vm
+mkdir -p $parts
 
-# part NAME COMMAND... - a run in a machine: shows its output, adds its totals. A machine that dies has failed.
-passed=0 failed=0 skipped=0
-part() {
-	local name=$1 status p f s
-	shift
-	echo "--- $name"
-	"$here/vm.sh" --console "target/vm/$name.console" "$@" >"target/vm/$name.log" 2>&1
-	status=$?
-	grep -vE '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "target/vm/$name.log"
-	if read -r p f s < <(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "target/vm/$name.log" | tail -n 1 | tr -dc '0-9 \n'); then
-		echo "$name: $p ok, $f not ok, $s left out"
-		passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
-		((status == 0 || f > 0)) || failed=$((failed + 1))
-	else
-		echo "$name: no totals (exit status $status)"
-		failed=$((failed + 1))
-	fi
-}
+# machine NAME OPTION... -- COMMAND... - what its kernel says is kept in target/vm. A machine that dies has no totals.
+machine() { "$here/vm.sh" --console "$parts/$1.console" "${@:2}"; }
 
-# The machine has the host's programs.
+# The minimal machine has the host's programs.
 scripts/need apparmor_parser=apparmor newuidmap=uidmap
+
+# An emulated machine is one thread: the one with systemd runs beside the others, and is shown after them.
+"$here/vm.sh" --console $parts/systemd.console --systemd --timeout 1200 -- \
+	"$here/systemd.sh" "$runtime" "$tests" >$parts/systemd.log 2>&1 </dev/null &
+systemd=$!
+trap 'kill $systemd 2>/dev/null' EXIT
+
 # Emulation is slow: deadlines are stretched, and chaos, which takes long everywhere, is left out. The kernel does not find
 # modules by itself there.
-part v2 --minimal --timeout 1020 -- sh -c 'modprobe veth && modprobe loop max_loop=8 && exec "$@"' sh \
+part v2 machine v2 --minimal --timeout 1020 -- sh -c 'modprobe veth && modprobe loop max_loop=8 && exec "$@"' sh \
 	"$tests" --runtime "$runtime" --slow 10 --quiet --skip chaos::
 # What one processor cannot show.
-part two-cpus --minimal --cpus 2 --timeout 120 -- "$tests" --runtime "$runtime" --slow 10 --quiet cpu_affinity cpuset
-part apparmor --minimal --timeout 240 -- "$here/apparmor.sh" "$runtime"
-echo "$passed passed, $failed failed, $skipped skipped"
-((failed == 0))
+part two-cpus machine two-cpus --minimal --cpus 2 --timeout 120 -- "$tests" --runtime "$runtime" --slow 10 --quiet cpu_affinity cpuset
+part apparmor machine apparmor --minimal --timeout 240 -- "$here/apparmor.sh" "$runtime"
+echo "--- systemd"
+wait $systemd
+count systemd $? $SECONDS
+trap - EXIT
+totals

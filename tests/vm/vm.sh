@@ -339,9 +339,14 @@ script() {
 
 need=(qemu-system-x86_64=qemu-system-x86 depmod=kmod cpio xz=xz-utils zstd=zstd busybox-static)
 [[ $mode == minimal ]] || need+=(mmdebstrap mke2fs=e2fsprogs qemu-img=qemu-utils)
-"$here/../../scripts/need" "${need[@]}" || die "packages are missing"
 mkdir -p "$cache"
 touch "$cache"
+# Another machine may be started beside this one, and apt lets one in at a time.
+exec 6>"$cache/lock-need"
+flock 6
+"$here/../../scripts/need" "${need[@]}" || die "packages are missing"
+flock -u 6
+exec 6>&-
 find "${cache%/*}" -maxdepth 1 -name 'vm-*' -mtime +7 -exec rm -rf {} +
 # The saved state fits only the same machine and the same qemu.
 state=$mode-$cpus-$mem-$("$qemu" --version | cksum | cut -d' ' -f1).state
