@@ -1,5 +1,5 @@
 #!/bin/bash
-# apparmor.sh RUNTIME - in the virtual machine: a container under an AppArmor profile is confined by it, from its first
+# apparmor.sh RUNTIME - in the machine with systemd: a container under an AppArmor profile is confined by it, from its first
 # instruction and in exec, and a profile that is not loaded is refused by name.
 set -uo pipefail
 source "$(dirname "$0")/parts.sh"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# run.sh RUNTIME - what needs another host than this one: cgroup v2 alone, AppArmor, and systemd with podman.
+# run.sh RUNTIME - what needs another host than this one: cgroup v2 alone, systemd, AppArmor, a newer podman.
 #
 # RUNTIME and runtime-tests are static and below the current directory or on the host's own file system.
 set -uo pipefail
@@ -15,7 +15,7 @@ mkdir -p $parts
 machine() { "$here/vm.sh" --console "$parts/$1.console" "${@:2}"; }
 
 # The minimal machine has the host's programs.
-scripts/need apparmor_parser=apparmor newuidmap=uidmap
+scripts/need newuidmap=uidmap
 
 # An emulated machine is one thread: the one with systemd runs beside the others, and is shown after them.
 "$here/vm.sh" --console $parts/systemd.console --systemd --timeout 1200 -- \
@@ -25,11 +25,10 @@ trap 'kill $systemd 2>/dev/null' EXIT
 
 # Emulation is slow: deadlines are stretched, and chaos, which takes long everywhere, is left out. The kernel does not find
 # modules by itself there.
-part v2 machine v2 --minimal --timeout 1020 -- sh -c 'modprobe veth && modprobe loop max_loop=8 && exec "$@"' sh \
+part v2 machine v2 --minimal --timeout 1200 -- sh -c 'modprobe veth && modprobe loop max_loop=8 && exec "$@"' sh \
 	"$tests" --runtime "$runtime" --slow 10 --quiet --skip chaos::
 # What one processor cannot show.
 part two-cpus machine two-cpus --minimal --cpus 2 --timeout 120 -- "$tests" --runtime "$runtime" --slow 10 --quiet cpu_affinity cpuset
-part apparmor machine apparmor --minimal --timeout 240 -- "$here/apparmor.sh" "$runtime"
 echo "--- systemd"
 wait $systemd
 count systemd $? $SECONDS

@@ -1,15 +1,24 @@
 #!/bin/bash
 # systemd.sh RUNTIME RUNTIME-TESTS - in the machine with systemd, as root: all that is tested there, in one boot.
 set -uo pipefail
-here=$(dirname "$0")
+here=$(cd "$(dirname "$0")" && pwd)
 source "$here/parts.sh"
+cd "$here/../.." || exit 1
 runtime=$1 tests=$2
 parts=$(mktemp -d)
 
 modprobe loop max_loop=8
 # Each part has a deadline of its own, so that one which hangs does not take the others' results along.
-part systemd-cgroupfs timeout 400 "$tests" --runtime "$runtime" --slow 10 --quiet cgroups:: lifecycle::
-part systemd-podman timeout 300 "$here/podman.sh" "$runtime" cgroupfs
-part systemd-user timeout 240 as-tester -- "$here/podman.sh" "$runtime" cgroupfs
+part systemd-cgroupfs timeout 450 "$tests" --runtime "$runtime" --slow 10 --quiet cgroups:: lifecycle::
+part systemd-podman timeout 450 "$here/podman.sh" "$runtime" cgroupfs
+part systemd-apparmor timeout 120 "$here/apparmor.sh" "$runtime"
+# An ordinary user has what can be found by everybody, which the checkout need not be.
+mkdir -p /srv/kelson/tests
+cp -r tests/vm /srv/kelson/tests/
+cp -r scripts /srv/kelson/
+cp "$runtime" /srv/kelson/kelson
+chmod -R a+rX /srv/kelson
+cd /srv/kelson || exit 1
+part systemd-user timeout 450 as-tester -- tests/vm/podman.sh /srv/kelson/kelson cgroupfs
 is "no unit of the machine has failed" "[]" "[$(systemctl --failed --no-legend --plain; systemctl is-system-running | grep -v running)]"
 totals

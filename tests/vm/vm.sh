@@ -38,7 +38,6 @@ env_names=()
 self=$(readlink -f "$0")
 here=${self%/*}
 started=$EPOCHREALTIME
-suite=trixie
 
 die() {
 	echo "vm: $*" >&2
@@ -78,6 +77,7 @@ recipe() {
 	sed -n '/^# -* the cache$/,/^# -* running$/p' "$self"
 }
 cache=${KELSON_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kelson}/vm-$(recipe | cksum | cut -d' ' -f1)
+suite=trixie
 qemu=qemu-system-x86_64
 # With la57 on, the saved state of an emulated processor does not start again.
 cpu_model=max,la57=off
@@ -176,22 +176,20 @@ build_initramfs() {
 
 packages=systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,udev,kmod,iproute2,iptables,nftables,procps,mount,jq,strace,python3-minimal,uidmap,podman,crun,runc,conmon,netavark,aardvark-dns,passt,containerd,apparmor,attr,libcap2-bin,busybox-static,e2fsprogs
 
-# bootstrap ROOT ARCHIVE
-bootstrap() {
-	rm -rf "$1"
-	mmdebstrap --quiet --mode=root --variant=minbase \
-		--dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
-		--dpkgopt='path-exclude=/usr/share/locale/*' \
-		--include="$packages" "$suite" "$1" "$2" >&2
-}
-
 build_image() {
 	say "building the root image"
-	local root=$cache/root.tmp image=$cache/root.img archive
+	local root=$cache/root.tmp image=$cache/root.img log=$cache/root.log archive
 	archive=$(mirror)
-	retry bootstrap "$root" "$archive" || die "could not install Debian's packages (mmdebstrap's last words are above)"
+	rm -rf "$root" "$image.new"
+	if ! mmdebstrap --mode=root --variant=minbase --aptopt='Acquire::Retries "5"' \
+		--dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
+		--dpkgopt='path-exclude=/usr/share/locale/*' \
+		--include="$packages" "$suite" "$root" "$archive" >"$log" 2>&1; then
+		rm -rf "$root"
+		tail -n 30 "$log" >&2
+		die "could not install Debian's packages (mmdebstrap's last words are above, all in $log)"
+	fi
 	configure_image "$root"
-	rm -f "$image.new"
 	truncate --size=8G "$image.new"
 	PATH=$PATH:/usr/sbin:/sbin mke2fs -q -t ext4 -L root -d "$root" "$image.new" >&2 || die "mke2fs failed"
 	rm -rf "$root"
