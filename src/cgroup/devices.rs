@@ -233,7 +233,8 @@ impl List {
                 (None, Some(_)) => None,
             }
         };
-        Some(self.needed().filter_map(|e| Some((device(&e.pattern)?, access_letters(e.access)))).collect())
+        // Also what a wider exception has that is left out.
+        Some(self.exceptions.iter().filter_map(|e| Some((device(&e.pattern)?, access_letters(e.access)))).collect())
     }
 
     /// The form of cgroup v2: a program of type BPF_PROG_TYPE_CGROUP_DEVICE that returns 1 for what is allowed.
@@ -573,6 +574,29 @@ mod tests {
             assert_eq!(v1_allows(&list, kind, major, minor, access), ordered, "v1: {}", context());
             assert_eq!(run(&program, kind, major, minor, access) == 1, ordered, "program: {}", context());
         });
+    }
+
+    #[test]
+    fn systemd_has_names_for_what_is_allowed() {
+        let allowed = |rules: &[DeviceRule]| List::new(rules).unwrap().allowed();
+        let found =
+            allowed(&[rule(false, "a"), rule(true, "c 1:11 r"), rule(true, "b 8:* rw"), rule(true, "c *:3 rwm")])
+                .unwrap();
+        let entry = |device: &str, access: &str| (device.to_owned(), access.to_owned());
+        for expected in [
+            entry("char-*", "m"),
+            entry("block-*", "m"),
+            entry("/dev/char/1:3", "rwm"),
+            entry("/dev/char/1:11", "r"),
+            entry("block-8", "rw"),
+            entry("char-136", "rwm"),
+        ] {
+            assert!(found.contains(&expected), "{expected:?} is not in {found:?}");
+        }
+        // It has no form for any major number.
+        assert!(found.iter().all(|(device, _)| !device.ends_with(":3") || device == "/dev/char/1:3"), "{found:?}");
+        assert_eq!(allowed(&[rule(true, "a")]), None);
+        assert_eq!(allowed(&[rule(true, "a"), rule(false, "c 1:11 rwm")]), None);
     }
 
     #[test]

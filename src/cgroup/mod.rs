@@ -96,7 +96,7 @@ pub struct Record {
     /// Without privilege over the host: what was not asked for may fail.
     pub rootless: bool,
     /// systemd's, which makes and removes the cgroup.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<Unit>,
 }
 
@@ -261,7 +261,7 @@ impl Cgroup {
         let Record { places, made, rootless, unit, .. } = &mut self.record;
         let mut unavailable = Vec::new();
         for (key, place) in places.iter() {
-            if unit.is_some() && systemd::makes(key) {
+            if unit.is_some() && made.contains(&place.path) {
                 // With the unit, which is new.
                 fresh.insert(key.clone());
                 continue;

@@ -443,6 +443,14 @@ fn a_record_survives_json() {
 }
 
 #[test]
+fn records_from_before_the_systemd_driver_are_read() {
+    let text = r#"{"driver":"cgroupfs","version":"v2","places":{"":{"mount_point":"/sys/fs/cgroup","path":"/sys/fs/cgroup/a"}},
+        "made":["/sys/fs/cgroup/a"],"ready":true,"rootless":false}"#;
+    let record: Record = serde_json::from_str(text).unwrap();
+    assert_eq!((record.driver, record.unit), (Driver::Cgroupfs, None));
+}
+
+#[test]
 fn sub_cgroups_stay_below_the_container() {
     let sub = |text| SubCgroup::parse(text).map(|sub| (sub.controllers, sub.path));
     assert_eq!(sub("/a/b").unwrap(), (vec![], "/a/b".into()));

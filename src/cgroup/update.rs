@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use super::limits::{self, Assignment};
 use super::resources::{Absent, CPU_PERIOD, CPU_QUOTA, MEMORY_LIMIT, MEMORY_SWAP, Version, Write};
-use super::{Record, files};
+use super::{Record, files, systemd};
 use crate::error::{Context, Error, Result};
 use crate::plan::Resources;
 
@@ -29,8 +29,14 @@ use crate::plan::Resources;
 pub fn update(record: &Record, asked: &Resources) -> Result<()> {
     let target = completed(record, asked)?;
     let steps = prepare(record, asked, &target)?;
-    // All is checked, and no limit changed: a driver that keeps limits itself (systemd) is told of `target` here, as in runc.
-    write_all(&steps)
+    write_all(&steps)?;
+    // Last, as the kernel refuses more than systemd, which writes them again at each daemon-reload.
+    if let Err(error) = systemd::set_properties(record, &target) {
+        undo(&steps);
+        return Err(error);
+    }
+    // It rounds a quota up.
+    if record.unit.is_some() { write_all(&steps) } else { Ok(()) }
 }
 
 /// A file, what is going to be written to it, and what takes that back.

@@ -12,8 +12,6 @@ pub const FIXED: usize = 16;
 const LITTLE_ENDIAN: u8 = b'l';
 const BIG_ENDIAN: u8 = b'B';
 const VERSION: u8 = 1;
-/// Nobody is started to answer: what is not there now cannot manage units.
-const NO_AUTO_START: u8 = 2;
 
 // Codes of header fields.
 const PATH: u8 = 1;
@@ -77,8 +75,8 @@ impl Message {
         self.body.iter().try_for_each(|value| body.value(value))?;
         let body = body.bytes;
         let signature = self.body.iter().map(Value::signature).collect();
-        let flags = if self.kind == Kind::Call { NO_AUTO_START } else { 0 };
-        let mut writer = Writer { bytes: vec![LITTLE_ENDIAN, self.kind.code(), flags, VERSION] };
+        // No flags: a user's bus that was just started asks systemd to come to it.
+        let mut writer = Writer { bytes: vec![LITTLE_ENDIAN, self.kind.code(), 0, VERSION] };
         let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
         for value in [Value::U32(length), Value::U32(self.serial), self.fields(signature)] {
             writer.value(&value)?;

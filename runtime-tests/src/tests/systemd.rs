@@ -20,6 +20,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "process_and_exec_are_in_the_scope", run: in_the_scope },
     Test { name: "limits_outlast_daemon_reload_and_set_property", run: limits_stay },
     Test { name: "device_rules_outlast_daemon_reload", run: devices_stay },
+    Test { name: "update_outlasts_daemon_reload", run: update_stays },
     Test { name: "limit_of_one_process", run: one_process },
     Test { name: "annotations_are_properties", run: annotations },
     Test { name: "annotations_that_run_programs_are_refused", run: dangerous_annotations },
@@ -190,6 +191,25 @@ fn limits_stay(ctx: &Context) -> Outcome {
     systemctl(&["set-property", "--runtime", &unit, "MemoryMin=1M"])?;
     check_eq!(container.cgroup_file("memory", "memory.min")?, "1048576", "memory.min");
     check_eq!(files(&container)?, expected(), "files after set-property");
+    container.end()
+}
+
+fn update_stays(ctx: &Context) -> Outcome {
+    ctx.use_systemd()?;
+    ctx.need_v2()?;
+    let (container, unit) = limited(ctx, &["sleep"])?;
+    let options = ["--memory", "134217728", "--cpu-quota", "33333", "--cpu-period", "100000", "--pids-limit", "60"];
+    ctx.runtime().arg("update").args(options).arg(&container.id).run()?.ok()?;
+    let changed = [("memory.max", "134217728"), ("cpu.max", "33333 100000"), ("pids.max", "60")];
+    for (file, value) in changed {
+        check_eq!(container.cgroup_file("memory", file)?, value, "{file}");
+    }
+    ctx.command("systemctl").arg("daemon-reload").run()?.ok()?;
+    for (name, value) in [("MemoryMax", "134217728"), ("CPUQuotaPerSecUSec", "340ms"), ("TasksMax", "60")] {
+        check_eq!(property(ctx, &unit, name)?, value, "{name}");
+    }
+    check_eq!(container.cgroup_file("memory", "memory.max")?, "134217728", "memory.max after daemon-reload");
+    check_eq!(container.cgroup_file("memory", "pids.max")?, "60", "pids.max after daemon-reload");
     container.end()
 }
 

@@ -29,7 +29,7 @@ use nix::unistd::Pid;
 use super::devices::List;
 use super::layout::Layout;
 use super::resources::Version;
-use super::{Place, Record, UNIFIED, files, joined, limits, list_processes};
+use super::{Place, Record, UNIFIED, files, has_controller, joined, limits, list_processes};
 use crate::dbus::Value;
 use crate::error::{Context, Error, Result};
 use crate::plan::Resources;
@@ -40,11 +40,11 @@ pub use placeholder::Placeholder;
 pub use unit::Unit;
 
 /// The v1 hierarchies in which systemd makes the cgroups of units; in the others Kelson does it.
-const OF_SYSTEMD: [&str; 6] = ["name=systemd", "cpu,cpuacct", "blkio", "memory", "devices", "pids"];
+const OF_SYSTEMD: [&str; 7] = ["name=systemd", "cpu", "cpuacct", "blkio", "memory", "devices", "pids"];
 
 /// Whether systemd makes a unit's cgroup in the hierarchy called `key`.
 pub fn makes(key: &str) -> bool {
-    key == UNIFIED || OF_SYSTEMD.contains(&key)
+    key == UNIFIED || OF_SYSTEMD.iter().any(|controller| has_controller(key, controller))
 }
 
 /// The unit for `cgroups_path`, and the path of its cgroup in every hierarchy.
@@ -56,7 +56,8 @@ pub fn locate(cgroups_path: Option<&str>, id: &str, rootless: bool, layout: &Lay
     let unit = Unit::of(cgroups_path, id, rootless)?;
     let below = unit.cgroup()?;
     // That of the system is the root's, and is known without asking.
-    let manager = if unit.is_user { Manager::connect(true)?.control_group()? } else { "/".into() };
+    let of_user = || Manager::connect(true)?.control_group().doing(|| "ask the user's systemd for its cgroup");
+    let manager = if unit.is_user { of_user()? } else { "/".into() };
     Ok((unit, joined(&manager, &below)))
 }
 
