@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::{Duration, Instant};
 
 use crate::harness::{Cmd, Container, Context, Outcome, Peer, Running, Test, Value, cgroup, eventually, json};
@@ -82,6 +82,7 @@ fn beside(ctx: &Context, runtime: PathBuf) -> Outcome<Context> {
         patience: ctx.patience,
         filter: None,
         user: AtomicU32::new(0),
+        systemd: AtomicBool::new(false),
         counter: AtomicU32::new(ctx.next() + 1000),
     })
 }
