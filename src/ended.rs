@@ -105,7 +105,8 @@ impl Ended {
         let exit = self.exit.or(earlier.exit);
         Ended {
             exit,
-            unknown: self.unknown.or(earlier.unknown).filter(|_| exit.is_none()),
+            // Who looked earlier knows more of why.
+            unknown: earlier.unknown.or(self.unknown).filter(|_| exit.is_none()),
             // The first to look counted nothing that a later container did in the same cgroup.
             memory: earlier.memory.or(self.memory),
             seccomp: self.seccomp.or(earlier.seccomp),
@@ -328,6 +329,8 @@ mod tests {
         assert_eq!(unknown().after(Some(known())), known());
         assert_eq!(known().after(Some(counted())), Ended { memory: counted().memory, ..known() });
         assert_eq!(unknown().after(Some(counted())), counted());
+        let late = Ended { unknown: Some("too late".into()), ..Ended::default() };
+        assert_eq!(late.after(Some(unknown())), unknown());
     }
 
     #[test]

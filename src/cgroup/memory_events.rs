@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::resources::Version;
-use super::{Driver, Record, UNIFIED, files, has_controller, joined};
+use super::{Record, UNIFIED, files, has_controller, joined};
 use crate::error::Error;
 use crate::sys::kernel_log;
 
@@ -151,6 +151,11 @@ fn number(path: &Path, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
 }
 
+/// The most that was used came up to the limit: 64 pages are asked for at a time (mm/memcontrol.c `MEMCG_CHARGE_BATCH`).
+fn is_full(limit: u64, peak: u64) -> bool {
+    limit > 0 && limit.saturating_sub(peak) < 64 * 4096
+}
+
 impl Memory<'_> {
     /// Processes that were killed in it, on v2 also below it (v1: since 4.13).
     fn kills(&self) -> Option<u64> {
@@ -160,13 +165,16 @@ impl Memory<'_> {
 
     /// How often the limit of the cgroup at `path` was reached.
     fn reached(&self, path: &Path) -> u64 {
-        let of = |file: &str, key: &str| number(&path.join(file), key);
-        let reached = match self.version {
+        let of = |file: &str, key: &str| number(&path.join(file), key).unwrap_or(0);
+        match self.version {
             Version::V2 => of("memory.events.local", "oom"),
-            // The limit of memory and swap is one of memory where there is no swap.
-            Version::V1 => of("memory.failcnt", "").max(of("memory.memsw.failcnt", "")),
-        };
-        reached.unwrap_or(0)
+            // The limit of memory and swap is one of memory where there is no swap. Linux 6.18 does not count how often it
+            // was reached.
+            Version::V1 => of("memory.failcnt", "").max(of("memory.memsw.failcnt", "")).max(u64::from(is_full(
+                of("memory.memsw.limit_in_bytes", ""),
+                of("memory.memsw.max_usage_in_bytes", ""),
+            ))),
+        }
     }
 
     /// What the limit of the cgroup at `path` is, and the most that it used. An unlimited one has no limit.
@@ -182,6 +190,21 @@ impl Memory<'_> {
 
     fn below_mount(&self, path: &Path) -> String {
         format!("/{}", path.strip_prefix(self.mount_point).unwrap_or(path).display())
+    }
+
+    /// What the kernel logged of it: for root alone, as a rule.
+    fn logged_kills(&self) -> Vec<Kill> {
+        let own = self.below_mount(self.path);
+        let log = kernel_log::messages("oom-kill:").unwrap_or_default();
+        log.iter().filter_map(|message| logged_kill(message, &own)).collect()
+    }
+
+    fn out_of_memory(&self, kills: u64, kill: Option<Kill>, first: i32) -> OutOfMemory {
+        let (limit_of, cgroup, is_certain) = judge(&self.counters(), kill.as_ref());
+        let path = cgroup.as_ref().map(|cgroup| joined(self.mount_point, Path::new(cgroup)));
+        let (limit_bytes, peak_bytes) = path.map_or((None, None), |path| self.limit_and_peak(&path));
+        let victim = kill.map(|kill| Victim { is_first: kill.pid == first, pid: kill.pid, name: kill.name });
+        OutOfMemory { limit_of, is_certain, cgroup, limit_bytes, peak_bytes, kills, victim }
     }
 
     fn counters(&self) -> Counters {
@@ -201,17 +224,20 @@ impl Memory<'_> {
 }
 
 impl Record {
-    /// The container's cgroup where its memory is counted; `None` if there is none, or its counts tell of others, too.
-    fn memory(&self) -> Option<Memory<'_>> {
+    /// The container's cgroup where its memory is counted.
+    fn memory_place(&self) -> Option<Memory<'_>> {
         let v1 = self.places.iter().find(|(key, _)| has_controller(key, "memory"));
-        let (key, place) = match v1 {
-            Some((key, place)) => (key.as_str(), place),
-            None => (UNIFIED, self.places.get(UNIFIED)?),
+        let (place, version) = match v1 {
+            Some((_, place)) => (place, Version::V1),
+            None => (self.places.get(UNIFIED)?, Version::V2),
         };
-        // The counts of one that was there before tell of its last user, too.
-        let is_own = self.driver != Driver::Cgroupfs || self.made.contains(&place.path);
-        let version = if key == UNIFIED { Version::V2 } else { Version::V1 };
-        is_own.then_some(Memory { path: &place.path, mount_point: &place.mount_point, version })
+        Some(Memory { path: &place.path, mount_point: &place.mount_point, version })
+    }
+
+    /// The same, if its counts tell of this container alone: one that was there before has those of its last user, too.
+    fn memory(&self) -> Option<Memory<'_>> {
+        let is_made = |path: &Path| self.made.iter().any(|made| made == path) && self.is_own(path);
+        self.memory_place().filter(|memory| is_made(memory.path))
     }
 
     /// How many processes of the container were killed for memory; 0 where that cannot be told. One small read.
@@ -224,16 +250,16 @@ impl Record {
     pub fn out_of_memory(&self, first: i32) -> Option<OutOfMemory> {
         let memory = self.memory()?;
         let kills = memory.kills().filter(|kills| *kills > 0)?;
-        let counters = memory.counters();
-        // For root alone, as a rule.
-        let log = kernel_log::messages("oom-kill:").unwrap_or_default();
-        let logged = log.iter().filter_map(|message| logged_kill(message, &counters.own.0)).collect();
-        let kill = choose(logged, kills, first);
-        let (limit_of, cgroup, is_certain) = judge(&counters, kill.as_ref());
-        let path = cgroup.as_ref().map(|cgroup| joined(memory.mount_point, Path::new(cgroup)));
-        let (limit_bytes, peak_bytes) = path.map_or((None, None), |path| memory.limit_and_peak(&path));
-        let victim = kill.map(|kill| Victim { is_first: kill.pid == first, pid: kill.pid, name: kill.name });
-        Some(OutOfMemory { limit_of, is_certain, cgroup, limit_bytes, peak_bytes, kills, victim })
+        let kill = choose(memory.logged_kills(), kills, first);
+        Some(memory.out_of_memory(kills, kill, first))
+    }
+
+    /// Why the first process of the container, which a SIGKILL may have ended, was killed for memory, if its cgroup is gone:
+    /// systemd removes that of a unit when it is empty. What the kernel logged is all that is left.
+    pub fn logged_out_of_memory(&self, first: i32) -> Option<OutOfMemory> {
+        let memory = self.memory_place().filter(|memory| !memory.path.exists())?;
+        let kill = memory.logged_kills().into_iter().rfind(|kill| kill.pid == first)?;
+        Some(memory.out_of_memory(1, Some(kill), first))
     }
 
     /// The error for a process that was killed for memory while the container was made; `None` if none was.
@@ -299,6 +325,20 @@ mod tests {
         ] {
             let kill = Kill { limit: limit.map(str::to_owned), pid: 7, name: "sh".into() };
             assert_eq!(judge(&counters, Some(&kill)), (expected, limit.map(str::to_owned), true), "{limit:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_reached_when_no_more_can_be_asked_for() {
+        for (limit, peak, expected) in [
+            (100 << 20, 100 << 20, true),
+            (100 << 20, (100 << 20) - 4096, true),
+            (100 << 20, 99 << 20, false),
+            (i64::MAX as u64 / 4096 * 4096, 100 << 20, false),
+            // The files are not there.
+            (0, 0, false),
+        ] {
+            assert_eq!(is_full(limit, peak), expected, "{peak} of {limit}");
         }
     }
 

@@ -2,7 +2,7 @@
 //! first, because nothing of Kelson stays: a foreground run, wait, state and delete.
 
 use nix::errno::Errno;
-use nix::libc::SIGSYS;
+use nix::libc::{SIGKILL, SIGSYS};
 use nix::unistd::Pid;
 use serde::Serialize;
 
@@ -117,6 +117,9 @@ fn look(runtime: &Runtime, state: &State) -> Result<Ended> {
 /// Adds why it ended.
 fn explain(runtime: &Runtime, state: &State, mut ended: Ended) -> Ended {
     ended.memory = state.cgroup.out_of_memory(state.pid);
+    if ended.memory.is_none() && matches!(ended.exit, Some(Exit::Signal(SIGKILL)) | None) {
+        ended.memory = state.cgroup.logged_out_of_memory(state.pid);
+    }
     if ended.exit == Some(Exit::Signal(SIGSYS)) {
         ended.seccomp = forbidden(runtime, state);
     }
