@@ -4,7 +4,7 @@
 use std::fs;
 
 use crate::harness::{Bundle, Cmd, Container, Context, Outcome, Run, Test, Value, cgroup, eventually, json};
-use crate::{check, check_eq, skip};
+use crate::{check, check_eq, skip, sys};
 
 pub const TESTS: &[Test] = &[
     Test { name: "exit_code_of_a_zombie", run: zombie },
@@ -37,6 +37,12 @@ fn wait_for<'c>(container: &Container<'c>) -> Cmd<'c> {
     container.verb("wait").arg(&container.id)
 }
 
+/// Its guest ends with exit code `code` when there is a file `/go`: so no command runs in between, for which the harness would
+/// wait and reap what has ended.
+fn until_told<'b, 'c>(bundle: &'b mut Bundle<'c>, code: &str) -> &'b mut Bundle<'c> {
+    bundle.guest(&["until", "/go", ",", "exit", code])
+}
+
 /// What `wait --json` prints. The container's process is not reaped meanwhile: the harness does that when it waits for the end
 /// of a command, and not when it reads.
 fn wait_json(container: &Container<'_>) -> Outcome<Value> {
@@ -48,10 +54,11 @@ fn wait_json(container: &Container<'_>) -> Outcome<Value> {
 
 fn zombie(ctx: &Context) -> Outcome {
     need_wait(ctx)?;
-    let mut bundle = ctx.bundle()?;
     for code in ["0", "7", "255"] {
-        let container = bundle.guest(&["exit", code]).start()?;
+        let mut bundle = ctx.bundle()?;
+        let container = until_told(&mut bundle, code).start()?;
         let mut waiting = wait_for(&container).piped().spawn()?;
+        bundle.file("/go", "")?;
         check_eq!(waiting.line()?, code, "what wait prints");
         waiting.wait()?.ok()?;
         container.delete()?.ok()?;
@@ -96,8 +103,10 @@ fn signal(ctx: &Context) -> Outcome {
     need_wait(ctx)?;
     let mut bundle = ctx.bundle()?;
     let container = bundle.guest(&["sleep"]).start()?;
+    let pid = container.pid()?;
     let mut waiting = wait_for(&container).arg("--json").piped().spawn()?;
-    container.kill("KILL")?.ok()?;
+    // Not by a command: while it is waited for, what has ended is reaped.
+    sys::kill(pid, libc::SIGKILL)?;
     let told: Value = serde_json::from_str(&waiting.line()?)?;
     waiting.wait()?.ok()?;
     check_eq!(told["id"], json!(container.id), "id");
@@ -105,8 +114,9 @@ fn signal(ctx: &Context) -> Outcome {
     check_eq!(told["reason"], "ended by signal 9 (SIGKILL)", "reason");
     // Of the first process of a PID namespace the kernel lets no other signal be the end.
     let container = bundle.without_namespace("pid").start()?;
+    let pid = container.pid()?;
     let mut waiting = wait_for(&container).piped().spawn()?;
-    container.kill("RTMIN+3")?.ok()?;
+    sys::kill(pid, 37)?;
     check_eq!(waiting.line()?, (128 + 37).to_string(), "what wait prints");
     waiting.wait()?.ok()?;
     Ok(())
@@ -115,16 +125,19 @@ fn signal(ctx: &Context) -> Outcome {
 fn created(ctx: &Context) -> Outcome {
     need_wait(ctx)?;
     let mut bundle = ctx.bundle()?;
-    let container = bundle.guest(&["exit", "5"]).create()?;
+    let container = until_told(&mut bundle, "5").create()?;
     let mut waiting = wait_for(&container).piped().spawn()?;
-    check!(!waiting.has_ended(), "wait ended before the container was started");
+    eventually(ctx.patience, "wait holds its process and the parent", || (pidfds(waiting.pid()) == 2).then_some(()))?;
     container.start()?.ok()?;
+    check!(!waiting.has_ended(), "wait ended before the container");
+    bundle.file("/go", "")?;
     check_eq!(waiting.line()?, "5", "what wait prints");
     waiting.wait()?.ok()?;
     // One that never ran.
     let container = bundle.create()?;
+    let pid = container.pid()?;
     let mut waiting = wait_for(&container).piped().spawn()?;
-    container.kill("KILL")?.ok()?;
+    sys::kill(pid, libc::SIGKILL)?;
     check_eq!(waiting.line()?, "137", "what wait prints");
     waiting.wait()?.ok()?;
     Ok(())
@@ -154,10 +167,9 @@ fn foreground(ctx: &Context) -> Outcome {
 fn two(ctx: &Context) -> Outcome {
     need_wait(ctx)?;
     let mut bundle = ctx.bundle()?;
-    let mut container = bundle.guest(&["signals", ",", "exit", "3"]).start()?;
-    container.hear("ready")?;
+    let container = until_told(&mut bundle, "3").start()?;
     let (mut first, mut second) = (wait_for(&container).piped().spawn()?, wait_for(&container).piped().spawn()?);
-    container.kill("TERM")?.ok()?;
+    bundle.file("/go", "")?;
     check_eq!((first.line()?, second.line()?), ("3".into(), "3".into()), "what both print");
     first.wait()?.ok()?;
     second.wait()?.ok()?;
@@ -168,14 +180,13 @@ fn two(ctx: &Context) -> Outcome {
 fn record(ctx: &Context) -> Outcome {
     need_wait(ctx)?;
     let mut bundle = ctx.bundle()?;
-    let container = bundle.guest(&["exit", "7"]).start()?;
-    let pid = container.pid().unwrap_or(0);
+    let container = until_told(&mut bundle, "7").start()?;
+    let pid = container.pid()?;
     let mut waiting = wait_for(&container).piped().spawn()?;
+    bundle.file("/go", "")?;
     check_eq!(waiting.line()?, "7", "what wait prints");
     waiting.wait()?.ok()?;
-    if pid > 0 {
-        container.wait_exit(pid)?;
-    }
+    container.wait_exit(pid)?;
     wait_for(&container).run()?.ok()?.prints("7\n")?;
     let verbose = container.verb("state").args(["--verbose", &container.id]).run()?.ok()?.json()?;
     check_eq!(verbose["ended"], json!({"exitStatus": 7, "reason": "exited with code 7"}), "ended");
@@ -264,7 +275,9 @@ fn seccomp(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
     let rule = json!([{"names": ["getpgid"], "action": "SCMP_ACT_KILL_PROCESS"}]);
     bundle.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rule}));
-    let container = bundle.guest(&["syscall", &libc::SYS_getpgid.to_string(), "0"]).start()?;
+    let call = libc::SYS_getpgid.to_string();
+    let container = bundle.guest(&["until", "/go", ",", "syscall", &call, "0"]).start()?;
+    bundle.file("/go", "")?;
     let told = wait_json(&container)?;
     check_eq!(told["signal"], libc::SIGSYS, "{told}");
     check!(told["seccomp"].is_object(), "seccomp is not named: {told}");
@@ -335,7 +348,8 @@ fn limit_above(ctx: &Context) -> Outcome {
     let result = limits.into_iter().try_for_each(|(file, bytes)| fs::write(above.join(file), bytes.to_string()));
     let result = result.map_err(Into::into).and_then(|()| {
         let mut bundle = ctx.bundle()?;
-        let container = bundle.guest(&["hold", "200"]).start()?;
+        let container = bundle.guest(&["until", "/go", ",", "hold", "200"]).start()?;
+        bundle.file("/go", "")?;
         let told = wait_json(&container)?;
         let memory = &told["outOfMemory"];
         check_eq!((&memory["limitOf"], &memory["cgroup"]), (&json!("above"), &json!(ctx.cgroup_parent)), "{told}");
@@ -375,9 +389,10 @@ fn events(ctx: &Context, container: &Container<'_>) -> Outcome<(u64, u64)> {
     };
     match ctx.is_v2() {
         true => Ok((read("memory.events", "max ")?, read("memory.events", "oom_kill ")?)),
-        // The limit of memory and swap is the one that is reached where both are the same.
         false => {
-            let reached = read("memory.failcnt", "")?.max(read("memory.memsw.failcnt", "")?);
+            // That of memory and swap is the one that is reached where both are the same; Linux 6.18 does not count it.
+            let is_full = read("memory.memsw.max_usage_in_bytes", "")? == read("memory.memsw.limit_in_bytes", "")?;
+            let reached = read("memory.failcnt", "")? + read("memory.memsw.failcnt", "")? + u64::from(is_full);
             Ok((reached, read("memory.oom_control", "oom_kill ")?))
         }
     }
