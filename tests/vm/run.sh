@@ -15,7 +15,7 @@ mkdir -p $parts
 machine() { "$here/vm.sh" --console "$parts/$1.console" "${@:2}"; }
 
 # The minimal machine has the host's programs.
-scripts/need newuidmap=uidmap
+scripts/need newuidmap=uidmap mkswap=util-linux swapon=mount
 
 # An emulated machine is one thread: the one with systemd runs beside the others, and is shown after them.
 "$here/vm.sh" --console $parts/systemd.console --systemd --timeout 1200 -- \
@@ -27,8 +27,10 @@ trap 'kill $systemd 2>/dev/null' EXIT
 # modules by itself there.
 part v2 machine v2 --minimal --timeout 1200 -- sh -c 'modprobe veth && modprobe loop max_loop=8 && exec "$@"' sh \
 	"$tests" --runtime "$runtime" --slow 10 --quiet --skip chaos::
-# What one processor cannot show.
-part two-cpus machine two-cpus --minimal --cpus 2 --timeout 120 -- "$tests" --runtime "$runtime" --slow 10 --quiet cpu_affinity cpuset
+# What one processor cannot show, and what needs swap: a compressed block device in memory.
+part two-cpus-and-swap machine two-cpus-and-swap --minimal --cpus 2 --timeout 240 -- sh -c 'modprobe zram &&
+	echo 512M >/sys/block/zram0/disksize && mkswap /dev/zram0 && swapon /dev/zram0 && exec "$@"' sh \
+	"$tests" --runtime "$runtime" --slow 10 --quiet cpu_affinity cpuset wait::
 echo "--- systemd"
 wait $systemd
 count systemd $? $SECONDS
