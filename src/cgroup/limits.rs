@@ -150,13 +150,13 @@ pub fn apply(record: &Record, resources: &Resources, fresh: &BTreeSet<String>) -
     }
     write_all(&assignments)?;
     // What its last user was not allowed to do could be in the way of the container's process.
-    if has_fresh_devices(record, fresh) { Ok(()) } else { set_devices(record, resources, fresh) }
+    if may_set_devices_later(record, fresh) { Ok(()) } else { set_devices(record, resources, fresh) }
 }
 
 /// Writes what [`apply`] held back: the limit of processes, which could keep the container's process from being born, and
-/// the device rules of a new cgroup, of which the verifier's part on v2 takes a while, in which that process sets itself up.
+/// the device rules of a new v2 cgroup, of which the verifier's part takes a while, in which that process sets itself up.
 pub fn apply_after_birth(record: &Record, resources: &Resources, fresh: &BTreeSet<String>) -> Result<()> {
-    if has_fresh_devices(record, fresh) {
+    if may_set_devices_later(record, fresh) {
         set_devices(record, resources, fresh)?;
     }
     if resources.pids_limit.is_none() && resources.unified.iter().all(|(file, _)| file != PIDS_MAX) {
@@ -440,10 +440,10 @@ fn enable_hint(level: &Path, name: &str, code: i32) -> Option<String> {
 
 const DEVICES: &str = "linux.resources.devices";
 
-/// Whether the hierarchy with device rules is one where the container's cgroup was just made.
-fn has_fresh_devices(record: &Record, fresh: &BTreeSet<String>) -> bool {
-    let key = record.places.keys().find(|key| has_controller(key, "devices"));
-    fresh.contains(key.map_or(super::UNIFIED, String::as_str))
+/// Whether the rules can wait until the container's process is born: on v2, where they come into force at once, in a new cgroup. v1
+/// takes them one by one, after it was told to allow nothing.
+fn may_set_devices_later(record: &Record, fresh: &BTreeSet<String>) -> bool {
+    record.v1("devices").is_none() && fresh.contains(super::UNIFIED)
 }
 
 fn set_devices(record: &Record, resources: &Resources, fresh: &BTreeSet<String>) -> Result<()> {

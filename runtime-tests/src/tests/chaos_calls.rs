@@ -31,6 +31,7 @@ use crate::{check, check_eq, skip};
 
 pub const TESTS: &[Test] = &[
     Test { name: "chaos_stage_is_killed_before_it_tells_what_it_made", run: untold_birth },
+    Test { name: "chaos_device_rules_are_complete_when_a_process_is_born", run: rules_before_birth },
     Test { name: "chaos_kill_at_every_system_call_of_create", run: |ctx| kill(ctx, &CREATE) },
     Test { name: "chaos_kill_at_every_system_call_of_create_with_a_stage", run: |ctx| kill(ctx, &CREATE_STAGED) },
     Test { name: "chaos_kill_at_every_system_call_of_run", run: |ctx| kill(ctx, &RUN) },
@@ -227,6 +228,28 @@ fn traced(container: &Container<'_>, target: &Target, case: Option<Case>) -> Out
         .args((target.words)(container))
         .run()?;
     Ok((run, tracer::calls(&record).unwrap_or_default()))
+}
+
+/// v1 takes one rule after another, and first that nothing is allowed: with more rules there is no more to write when the container's
+/// process is there, which makes its devices and opens its terminal meanwhile.
+fn rules_before_birth(ctx: &Context) -> Outcome {
+    ctx.need_kelson("a single thread, which is traced,")?;
+    let writes = |rules: u32| -> Outcome<usize> {
+        let mut bundle = rich(ctx)?;
+        for minor in 0..rules {
+            let rule = json!({"allow": true, "type": "c", "major": 240, "minor": minor, "access": "rw"});
+            bundle.push("/linux/resources/devices", rule);
+        }
+        let mut container = prepared(&mut bundle, &CREATE)?;
+        let (run, calls) = traced(&container, &CREATE, None)?;
+        run.exits(0)?;
+        force(ctx, &container.id)?;
+        container.forget();
+        let after_birth = calls.iter().skip_while(|call| call.process == 0);
+        Ok(after_birth.filter(|call| call.process == 0 && call.number == SYS_write).count())
+    };
+    check_eq!(writes(20)?, writes(1)?, "writes with twenty rules and with one");
+    Ok(())
 }
 
 /// Does to the command of `target`, for as long as there is time, what `actions` gives for each of its calls.
