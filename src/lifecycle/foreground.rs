@@ -24,7 +24,7 @@ pub fn attend(
     notify: Option<NotifySocket>,
 ) -> Result<Exit> {
     let signals = Signals::hold_all()?;
-    let target = Target::of_child(pid, pidfd);
+    let target = Target::new(pid, pidfd);
     let mut relay = console.map(Relay::new).transpose()?;
     loop {
         // Before the first wait too: a SIGCHLD that came before signals were held is lost.

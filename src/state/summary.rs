@@ -7,7 +7,8 @@ use std::path::Path;
 use nix::errno::Errno;
 use serde::Deserialize;
 
-use super::{Life, State, Status, check_format, missing, parse, read_text};
+use super::life::Life;
+use super::{State, Status, check_format, missing, parse, read_text};
 use crate::cgroup;
 use crate::error::Result;
 use crate::sys::fd::Done;
