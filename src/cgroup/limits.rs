@@ -167,11 +167,17 @@ pub fn apply_after_birth(record: &Record, resources: &Resources, fresh: &BTreeSe
     later.try_for_each(|assignment| explained(write_one(&assignment.path, &assignment.write), assignment))
 }
 
-/// Takes back a limit of processes that came with the cgroup, until [`apply_after_birth`].
-pub fn hold_back_pids(record: &Record, resources: &Resources) -> Result<()> {
-    for assignment in assign(record, resources)?.iter().filter(|assignment| is_for_later(assignment)) {
-        let unlimited = Write { value: "max".into(), ..assignment.write.clone() };
-        explained(write_one(&assignment.path, &unlimited), assignment)?;
+/// Takes back what came with systemd's unit and is in the way: a limit of processes, until [`apply_after_birth`], and that the
+/// cgroup is idle, which lets no weight be written.
+pub fn make_way(record: &Record, resources: &Resources) -> Result<()> {
+    for assignment in assign(record, resources)? {
+        let value = match &*assignment.write.file {
+            PIDS_MAX => "max",
+            "cpu.idle" => "0",
+            _ => continue,
+        };
+        let write = Write { value: value.into(), absent: Absent::Ignore, ..assignment.write.clone() };
+        explained(write_one(&assignment.path, &write), &assignment)?;
     }
     Ok(())
 }

@@ -230,7 +230,7 @@ pub fn create(
     let mut cgroup = Cgroup { record, fresh: BTreeSet::new(), is_kept: false, placeholder, spare };
     if cgroup.record.unit.is_some() {
         cgroup.record.own_unit()?;
-        limits::hold_back_pids(&cgroup.record, resources)?;
+        limits::make_way(&cgroup.record, resources)?;
     }
     if cgroup.record.driver != Driver::None {
         // What users in the container may read there is not the caller's umask to say.

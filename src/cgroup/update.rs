@@ -28,7 +28,7 @@ use crate::plan::Resources;
 /// what they were; what could not be set back is warned of.
 pub fn update(record: &Record, asked: &Resources) -> Result<()> {
     let target = completed(record, asked)?;
-    let steps = prepare(record, asked, &target)?;
+    let mut steps = prepare(record, asked, &target)?;
     write_all(&steps)?;
     // Last, as the kernel refuses more than systemd, which writes them again at each daemon-reload.
     if let Err(error) = systemd::set_properties(record, &target) {
@@ -36,7 +36,9 @@ pub fn update(record: &Record, asked: &Resources) -> Result<()> {
         return Err(error);
     }
     // It rounds a quota up.
-    if record.unit.is_some() { write_all(&steps) } else { Ok(()) }
+    let is_quota = |step: &Step| ["cpu.max", "cpu.cfs_quota_us"].contains(&step.file());
+    steps.retain(|step| record.unit.is_some() && is_quota(step));
+    write_all(&steps)
 }
 
 /// A file, what is going to be written to it, and what takes that back.

@@ -175,9 +175,9 @@ impl<'c> Bundle<'c> {
     pub fn container(&mut self) -> Outcome<Container<'c>> {
         let id = self.fresh_id();
         if self.config["linux"].is_object() && self.config["linux"].get("cgroupsPath").is_none_or(is_ours) {
-            let path = match self.context.has_systemd() {
-                true => format!(":kelson-test:{id}"),
-                false => format!("{}/{id}", self.context.cgroup_parent),
+            let path = match self.context.slice() {
+                Some(slice) => format!("{slice}:kelson-test:{id}"),
+                None => format!("{}/{id}", self.context.cgroup_parent),
             };
             self.set("/linux/cgroupsPath", path);
         }
@@ -233,7 +233,7 @@ impl<'c> Bundle<'c> {
 
 /// A cgroupsPath that an earlier container of the same bundle was given.
 fn is_ours(path: &Value) -> bool {
-    path.as_str().is_some_and(|p| p.starts_with("/kelson-test-") || p.starts_with(":kelson-test:"))
+    path.as_str().is_some_and(|p| p.starts_with("/kelson-test-") || p.contains(":kelson-test:"))
 }
 
 fn slot<'v>(value: &'v mut Value, pointer: &str) -> &'v mut Value {

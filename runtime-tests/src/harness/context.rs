@@ -108,6 +108,12 @@ impl Context {
         self.systemd.load(Ordering::Relaxed)
     }
 
+    /// The slice of the test's containers, which are made by the systemd driver (crun needs it named).
+    pub fn slice(&self) -> Option<&'static str> {
+        let slice = if self.user.load(Ordering::Relaxed) == 0 { "system.slice" } else { "user.slice" };
+        self.has_systemd().then_some(slice)
+    }
+
     /// The unit of a container whose cgroupsPath [`Bundle::container`] chose.
     pub fn unit(&self, id: &str) -> String {
         format!("kelson-test-{id}.scope")

@@ -111,7 +111,7 @@ fn limited<'c>(ctx: &'c Context, words: &[&str]) -> Outcome<(Container<'c>, Stri
         "/linux/resources",
         json!({
             "memory": {"limit": 104_857_600, "swap": 209_715_200, "reservation": 52_428_800},
-            "cpu": {"shares": 512, "quota": 50_000, "period": 100_000, "cpus": "0"},
+            "cpu": {"shares": 262_144, "quota": 50_000, "period": 100_000, "cpus": "0"},
             "pids": {"limit": 50},
             "unified": {"memory.high": "94371840"},
         }),
@@ -126,7 +126,7 @@ const FILES: [(&str, &str); 8] = [
     ("memory.swap.max", "104857600"),
     ("memory.low", "52428800"),
     ("memory.high", "94371840"),
-    ("cpu.weight", "59"),
+    ("cpu.weight", "10000"),
     ("cpu.max", "50000 100000"),
     ("cpuset.cpus", "0"),
     ("pids.max", "50"),
@@ -150,7 +150,7 @@ fn properties(ctx: &Context) -> Outcome {
         ("MemorySwapMax", "104857600"),
         ("MemoryLow", "52428800"),
         ("MemoryHigh", "94371840"),
-        ("CPUWeight", "59"),
+        ("CPUWeight", "10000"),
         ("CPUQuotaPerSecUSec", "500ms"),
         ("AllowedCPUs", "0"),
         ("TasksMax", "50"),
@@ -319,7 +319,7 @@ fn in_use(ctx: &Context) -> Outcome {
     let mut bundle = sleeper(ctx)?;
     let first = bundle.start()?;
     let mut second = bundle.container()?;
-    bundle.set("/linux/cgroupsPath", format!(":kelson-test:{}", first.id)).write()?;
+    bundle.set("/linux/cgroupsPath", format!("system.slice:kelson-test:{}", first.id)).write()?;
     second.create()?.fails()?;
     second.forget();
     check_eq!(first.status()?, "running", "status of the first");
@@ -335,7 +335,7 @@ fn later_unit(ctx: &Context) -> Outcome {
     first.wait_status("stopped")?;
     check_gone(ctx, &ctx.unit(&first.id))?;
     let mut second = bundle.container()?;
-    bundle.set("/linux/cgroupsPath", format!(":kelson-test:{}", first.id)).write()?;
+    bundle.set("/linux/cgroupsPath", format!("system.slice:kelson-test:{}", first.id)).write()?;
     second.create()?.ok()?;
     let (path, pid) = (first.cgroup("memory"), second.pid()?);
     first.delete()?.ok()?;
