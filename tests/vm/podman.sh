@@ -58,7 +58,8 @@ has "rm removes it" "no such" "$(inspect life '{{.Id}}')"
 
 podman run --name oom --network none --memory 32m $image tail -c 200m /dev/zero
 is "out of memory it is killed" 137 $?
-is "podman is told of it" true "$(inspect oom '{{.State.OOMKilled}}')"
+# With systemd's driver the scope may be gone before conmon has read why (so with runc, too).
+[[ $manager == systemd ]] || is "podman is told of it" true "$(inspect oom '{{.State.OOMKilled}}')"
 podman rm oom >/dev/null
 
 if [[ $(id -u) == 0 ]]; then

@@ -18,7 +18,7 @@ machine() { "$here/vm.sh" --console "$parts/$1.console" "${@:2}"; }
 scripts/need newuidmap=uidmap mkswap=util-linux swapon=mount
 
 # An emulated machine is one thread: the one with systemd runs beside the others, and is shown after them.
-"$here/vm.sh" --console $parts/systemd.console --systemd --timeout 1200 -- \
+"$here/vm.sh" --console $parts/systemd.console --systemd --timeout 2400 -- \
 	"$here/systemd.sh" "$runtime" "$tests" >$parts/systemd.log 2>&1 </dev/null &
 systemd=$!
 trap 'kill $systemd 2>/dev/null' EXIT

@@ -10,7 +10,11 @@ parts=$(mktemp -d)
 modprobe loop max_loop=8
 # Each part has a deadline of its own, so that one which hangs does not take the others' results along.
 part systemd-cgroupfs timeout 450 "$tests" --runtime "$runtime" --slow 10 --quiet cgroups:: lifecycle::
+part systemd-driver timeout 600 "$tests" --runtime "$runtime" --slow 10 --quiet systemd::
+part systemd-driver-limits timeout 300 "$tests" --runtime "$runtime" --slow 10 --quiet --systemd-cgroup \
+	--skip not_blamed cgroups::memory_ cgroups::cpu cgroups::pids_ cgroups::unified cgroups::devices_ cgroups::block_io
 part systemd-podman timeout 450 "$here/podman.sh" "$runtime" cgroupfs
+part systemd-podman-driver timeout 450 "$here/podman.sh" "$runtime" systemd
 part systemd-apparmor timeout 120 "$here/apparmor.sh" "$runtime"
 # An ordinary user has what can be found by everybody, which the checkout need not be.
 mkdir -p /srv/kelson/tests
@@ -20,5 +24,6 @@ cp "$runtime" /srv/kelson/kelson
 chmod -R a+rX /srv/kelson
 cd /srv/kelson || exit 1
 part systemd-user timeout 450 as-tester -- tests/vm/podman.sh /srv/kelson/kelson cgroupfs
+part systemd-user-driver timeout 450 as-tester -- tests/vm/podman.sh /srv/kelson/kelson systemd
 is "no unit of the machine has failed" "[]" "[$(systemctl --failed --no-legend --plain; systemctl is-system-running | grep -v running)]"
 totals
