@@ -48,11 +48,11 @@ fn an_error_is_known_by_its_name() {
 }
 
 #[test]
-fn a_service_that_is_not_there_is_not_started() {
+fn a_service_that_is_not_there_is_known_by_its_name() {
     let daemon = Daemon::start();
     let mut connection = Connection::open(&daemon.address(), soon()).unwrap();
     let failure = connection.call(&of_service("Do", vec![]), soon()).unwrap_err();
-    assert!(failure.is("org.freedesktop.DBus.Error.NameHasNoOwner"), "{failure:?}");
+    assert!(failure.is("org.freedesktop.DBus.Error.ServiceUnknown"), "{failure:?}");
     assert!(text(failure).contains("(org.example.Service is not on this bus: DBUS_SESSION_BUS_ADDRESS may name"));
 }
 

@@ -245,8 +245,7 @@ impl Reference {
         let reply = (message.reply_serial != 0).then_some((5, Value::U32(message.reply_serial)));
         let field = |(code, value)| Value::Struct(vec![Value::Byte(code), Value::variant(value)]);
         let mut whole = new();
-        let flags = if message.kind == Kind::Call { 2 } else { 0 };
-        whole.bytes.extend([if is_big_endian { b'B' } else { b'l' }, kind, flags, 1]);
+        whole.bytes.extend([if is_big_endian { b'B' } else { b'l' }, kind, 0, 1]);
         whole.number(body.bytes.len() as u64, 4);
         whole.number(message.serial.into(), 4);
         whole.add(&Value::array("(yv)", fields.chain(reply).map(field)));
