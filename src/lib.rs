@@ -10,6 +10,7 @@ pub mod dbus;
 pub mod ended;
 pub mod error;
 pub mod hooks;
+pub mod image;
 pub mod lifecycle;
 pub mod log;
 pub mod plan;

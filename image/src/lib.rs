@@ -1,0 +1,4 @@
+//! What Kelson does with images beside running them: fetch, verify, unpack, export. Its interface is the program `kelson-image`,
+//! which `kelson` starts.
+
+#![forbid(unsafe_code)]

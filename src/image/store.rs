@@ -1,0 +1,186 @@
+//! Where images are kept, and how one is found there. `kelson-image` writes it; here it is only read.
+//!
+//! ```text
+//!   lock                    flock(2): shared by who adds or uses, exclusive for who removes
+//!   blobs/sha256/HEX        manifests, configurations and layers as they were received, verified
+//!   layers/HEX/fs           the layer with this diff id, unpacked, whiteouts in overlayfs's form; never changed again
+//!   layers/HEX/layer.json   what is known of it
+//!   images/HOST/PATH/:TAG   the image of a name (`@sha256:HEX` for a name by digest), as [`Image`]
+//!   images/@sha256:HEX      the image with this configuration, which has no name
+//!   sources/DEV-INODE       what a file that was imported held (`Source`), so that it is not read again
+//!   roots/DEV-INODE         link to the directory of a container or bundle (with that number) which uses layers
+//!   kept/ID/                writable layers that outlive their container: upper/ and work/
+//!   tmp/NAME                work in progress below a flock(2) of its own; who finds it free removes it
+//! ```
+//!
+//! Whatever is found at its place is whole: it is made in tmp/ and renamed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Digest, Reference};
+use crate::error::{Context, Error, Result};
+
+/// Format of the records: a newer Kelson reads all older ones.
+pub const FORMAT: u32 = 1;
+
+/// The directory of the store.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub root: PathBuf,
+}
+
+/// An image that is in the store with all its layers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    pub format: u32,
+    /// Complete ([`Reference`]); `None` for one without a name.
+    pub name: Option<String>,
+    /// Digest of the manifest; `None` for an archive of docker's, which has no such.
+    pub manifest: Option<Digest>,
+    /// Digest of the configuration: docker's image id.
+    pub config: Digest,
+    /// `linux/amd64`, `linux/arm64/v8`.
+    pub platform: String,
+    /// Lowest first, as `rootfs.diff_ids`.
+    pub layers: Vec<Layer>,
+    /// When it came into the store, RFC 3339, UTC.
+    pub added: String,
+}
+
+/// One layer of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// Digest of the uncompressed archive.
+    pub diff_id: Digest,
+    /// Digest of the blob as it was received.
+    pub blob: Digest,
+    /// Bytes of the blob.
+    pub size: u64,
+    /// The blob's media type in OCI's terms.
+    pub media_type: String,
+}
+
+/// What a file or directory that was imported held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    pub format: u32,
+    pub fingerprint: Fingerprint,
+    /// The record's path below `images/`, for what was asked of the file: tag, digest and platform.
+    pub images: BTreeMap<String, PathBuf>,
+}
+
+/// What changes when a file does (inode(7)): an archive that was read once is known by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    pub device: u64,
+    pub inode: u64,
+    pub size: u64,
+    /// Nanoseconds since 1970.
+    pub modified: i128,
+    /// Last change of the inode, nanoseconds since 1970: cannot be set by a program.
+    pub changed: i128,
+}
+
+impl Fingerprint {
+    /// Of `path`; for a directory that of the file in it which names all others.
+    pub fn of(path: &Path) -> std::io::Result<Self> {
+        let mut info = fs::metadata(path)?;
+        if info.is_dir() {
+            info = ["index.json", "manifest.json", "repositories"]
+                .iter()
+                .find_map(|name| fs::metadata(path.join(name)).ok())
+                .ok_or(ErrorKind::NotFound)?;
+        }
+        let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+        Ok(Self {
+            device: info.dev(),
+            inode: info.ino(),
+            size: info.size(),
+            modified: nanoseconds(info.mtime(), info.mtime_nsec()),
+            changed: nanoseconds(info.ctime(), info.ctime_nsec()),
+        })
+    }
+
+    /// Name of the record below `sources/`.
+    pub fn file_name(&self) -> String {
+        format!("{:x}-{:x}", self.device, self.inode)
+    }
+}
+
+impl Store {
+    /// The store at `given`, or the caller's own: /var/lib/kelson for root, else below XDG_DATA_HOME or ~/.local/share.
+    ///
+    /// # Errors
+    /// No directory is given and the environment names none.
+    pub fn locate(given: Option<&Path>, rootless: bool) -> Result<Self> {
+        let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let root = match given {
+            Some(root) => std::path::absolute(root).doing(|| format!("store {}", root.display()))?,
+            None if !rootless => PathBuf::from("/var/lib/kelson"),
+            None => absolute("XDG_DATA_HOME")
+                .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
+                .ok_or_else(|| {
+                    Error::other("there is no place for images").hint("set HOME or XDG_DATA_HOME, or give --store")
+                })?
+                .join("kelson"),
+        };
+        Ok(Self { root })
+    }
+
+    pub fn blob(&self, digest: Digest) -> PathBuf {
+        self.root.join("blobs").join(Digest::ALGORITHM).join(digest.hex())
+    }
+
+    /// The unpacked layer.
+    pub fn layer(&self, diff_id: Digest) -> PathBuf {
+        self.root.join("layers").join(diff_id.hex()).join("fs")
+    }
+
+    /// Path of a name's record below `images/`. It stays below: no component of a name is `..` or empty.
+    pub fn record_of(reference: &Reference) -> PathBuf {
+        let version = match (&reference.digest, &reference.tag) {
+            (Some(digest), _) => format!("@{digest}"),
+            (None, tag) => format!(":{}", tag.as_deref().unwrap_or("latest")),
+        };
+        Path::new(&reference.host).join(&reference.path).join(version)
+    }
+
+    /// The image with this name, if the store has it.
+    pub fn image(&self, reference: &Reference) -> Result<Option<Image>> {
+        self.record(&Self::record_of(reference))
+    }
+
+    /// The image whose record is at `path` below `images/`.
+    pub fn record(&self, path: &Path) -> Result<Option<Image>> {
+        read(&self.root.join("images").join(path))
+    }
+
+    /// The image that `path`, a file or directory, held when it was imported; `None` if it was not, or has changed since.
+    pub fn remembered(&self, path: &Path, selection: &str) -> Result<Option<Image>> {
+        let Ok(fingerprint) = Fingerprint::of(path) else { return Ok(None) };
+        let source: Option<Source> = read(&self.root.join("sources").join(fingerprint.file_name()))?;
+        match source.filter(|source| source.fingerprint == fingerprint) {
+            Some(source) => source.images.get(selection).map_or(Ok(None), |record| self.record(record)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// A record, if there is one.
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let text = match fs::read(path) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+        text => text.doing(|| format!("read {}", path.display()))?,
+    };
+    match serde_json::from_slice(&text) {
+        Ok(record) => Ok(Some(record)),
+        Err(error) => Err(Error::other(format!("{} is not what a store holds: {error}", path.display()))
+            .hint("a newer Kelson may have written it; `kelson image prune` removes what is broken")),
+    }
+}
