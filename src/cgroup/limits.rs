@@ -159,12 +159,17 @@ pub fn apply_after_birth(record: &Record, resources: &Resources, fresh: &BTreeSe
     if may_set_devices_later(record, fresh) {
         set_devices(record, resources, fresh)?;
     }
-    if resources.pids_limit.is_none() && resources.unified.iter().all(|(file, _)| file != PIDS_MAX) {
+    if !counts_processes(resources) {
         return Ok(());
     }
     let assignments = assign(record, resources)?;
     let mut later = assignments.iter().filter(|assignment| is_for_later(assignment));
     later.try_for_each(|assignment| explained(write_one(&assignment.path, &assignment.write), assignment))
+}
+
+/// Whether there is a limit of processes.
+pub fn counts_processes(resources: &Resources) -> bool {
+    resources.pids_limit.is_some() || resources.unified.iter().any(|(file, _)| file == PIDS_MAX)
 }
 
 /// Takes back what came with systemd's unit and is in the way: a limit of processes, until [`apply_after_birth`], and that the

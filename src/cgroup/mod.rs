@@ -301,12 +301,20 @@ impl Cgroup {
 
     /// Writes what is left to do once the container's process is born, and before it executes anything.
     pub fn complete(&mut self, resources: &Resources) -> Result<()> {
-        // It counts as one of the container's processes.
-        self.placeholder.take();
+        if limits::counts_processes(resources) {
+            // It is one of them, and a hook in the container may need the room.
+            self.leave_to_container();
+        }
         match self.record.driver {
             Driver::Cgroupfs | Driver::Systemd => limits::apply_after_birth(&self.record, resources, &self.fresh),
             Driver::None => Ok(()),
         }
+    }
+
+    /// From here on the container's process is alone in the cgroup, as its program expects. A scope that it leaves is gone with
+    /// all that its counters would tell.
+    pub fn leave_to_container(&mut self) {
+        self.placeholder.take();
     }
 
     /// Leaves the cgroups as they are; the record goes into state.json.

@@ -77,7 +77,8 @@ pub fn create(runtime: &Runtime, options: &cli::Create) -> Result<()> {
     let signals = Signals::hold_terminating()?;
     let plan = load(runtime, options, &[])?;
     check_terminal(&plan, options, false)?;
-    let made = make(runtime, options, plan, Until::Started, preserved, &signals)?;
+    let mut made = make(runtime, options, plan, Until::Started, preserved, &signals)?;
+    made.cgroup.leave_to_container();
     match signals.check().and_then(|()| made.child.answer(Answer::Commit)) {
         Ok(()) => {
             made.keep();
@@ -103,7 +104,7 @@ pub fn run(runtime: &Runtime, options: &cli::Run) -> Result<u8> {
         // Orphans of a container without a PID namespace end up here and are reaped.
         crate::sys::process::set_child_subreaper().doing(|| "become a subreaper")?;
     }
-    let made = make(runtime, create, plan, Until::Told, preserved, &signals)?;
+    let mut made = make(runtime, create, plan, Until::Told, preserved, &signals)?;
     let notify = match made.start(&signals) {
         Ok(notify) => notify,
         Err(error) => return Err(made.undo(error, &signals)),
@@ -367,8 +368,9 @@ impl Made {
     }
 
     /// Lets the program of `run` be executed, and waits for that.
-    fn start(&self, signals: &Signals) -> Result<Option<listen::NotifySocket>> {
+    fn start(&mut self, signals: &Signals) -> Result<Option<listen::NotifySocket>> {
         signals.check()?;
+        self.cgroup.leave_to_container();
         let notify = match self.reserved.locked() {
             Some(locked) => listen::NotifySocket::bind_in(locked)?,
             None => None,

@@ -1,11 +1,11 @@
 //! The systemd driver: the container's cgroup is that of a transient scope (or slice), which systemd makes, configures again at
 //! each `daemon-reload`, and removes.
 //!
-//! A scope needs a process to begin with: a [`placeholder`] of Kelson's own, until the container's is born in the cgroup as it
-//! is with the other driver. The job is begun before the container is prepared and waited for after it.
+//! A scope needs a process to begin with: a [`placeholder`] of Kelson's own, until the container's, which is born in the cgroup as
+//! with the other driver, comes to its program. The job is begun before the container is prepared and waited for after it.
 //!
 //! ```text
-//! locate ─▶ Unit in the journal ─▶ begin: placeholder, StartTransientUnit ─ ─ ─ ▶ wait: JobRemoved ─▶ limits ─▶ clone3 ─▶ placeholder ends
+//! locate ─▶ Unit in the journal ─▶ begin: placeholder, StartTransientUnit ─ ─ ─ ▶ wait: JobRemoved ─▶ limits ─▶ clone3 ─▶ start: placeholder ends
 //!                                    └ drop stops the unit                                              (as in cgroup/mod.rs)
 //! ```
 //!

@@ -8,6 +8,9 @@ use crate::error::{Context, Result};
 use crate::sys::fd::{CloseRange, close_from};
 use crate::sys::process::{self, CloneArgs, Forked, SingleThreaded};
 
+/// OOM_SCORE_ADJ_MIN (proc_pid_oom_score_adj(5)).
+const NEVER_KILLED: &str = "-1000";
+
 /// It ends with its maker, and when it is dropped.
 #[derive(Debug)]
 pub struct Placeholder {
@@ -20,7 +23,12 @@ impl Placeholder {
         let maker = getpid();
         match process::clone(&single, &CloneArgs::default()).doing(|| "make a process for the scope")? {
             Forked::Child => wait(maker),
-            Forked::Parent { pid, .. } => Ok(Self { pid }),
+            Forked::Parent { pid, .. } => {
+                // A limit that is too low is to kill the container's process, and leave the scope with the counters that tell of it.
+                // Without the privilege it is as likely a victim as that.
+                let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), NEVER_KILLED);
+                Ok(Self { pid })
+            }
         }
     }
 
