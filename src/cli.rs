@@ -10,6 +10,7 @@
 
 mod duration;
 mod help;
+mod image;
 mod signal;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use ::log::LevelFilter;
 
 use crate::cgroup::Driver;
 use crate::error::{Error, Result};
+use crate::image::Options;
 use crate::log::{Format, Target};
 use crate::plan::LimitOptions;
 use help::{command_help, overview, usage_line};
@@ -64,6 +66,12 @@ pub struct Global {
 pub enum Command {
     Create(Create),
     Run(Run),
+    Bundle(Bundle),
+    /// Another program's: `kelson-image`.
+    Image {
+        program: OsString,
+        words: Vec<OsString>,
+    },
     Start {
         id: String,
     },
@@ -124,6 +132,20 @@ pub struct Run {
     pub no_subreaper: bool,
     /// Replaces `process.args`; empty keeps them.
     pub args: Vec<OsString>,
+    /// `--image`: in place of a bundle.
+    pub image: Option<Box<Options>>,
+    /// argv[0], beside which other programs of Kelson are.
+    pub program: OsString,
+}
+
+/// `bundle`
+#[derive(Debug)]
+pub struct Bundle {
+    pub image: Box<Options>,
+    pub dir: PathBuf,
+    /// With a root file system of its own in place of layers of the store.
+    pub unpack: bool,
+    pub program: OsString,
 }
 
 #[derive(Debug, Default)]
@@ -246,6 +268,18 @@ impl Default for Global {
 }
 
 impl Command {
+    /// argv[0], for commands that look for programs beside this one.
+    pub fn called_as(&mut self, name: &OsStr) {
+        match self {
+            Command::Run(Run { program, .. })
+            | Command::Bundle(Bundle { program, .. })
+            | Command::Image { program, .. } => {
+                program.push(name);
+            }
+            _ => {}
+        }
+    }
+
     /// The exit code when the command fails: 255 for exec, so that it differs from what the program returns, else 1.
     pub fn failure_code(&self) -> u8 {
         if matches!(self, Command::Exec(_)) { 255 } else { 1 }
@@ -278,6 +312,8 @@ enum Rest {
     Verbatim,
     /// Options are still ours; from the first other word on, all belongs to another program.
     VerbatimAfterOptions,
+    /// All words are another program's, from the first one on.
+    All,
 }
 
 /// The words of a command that are not options.
@@ -296,6 +332,8 @@ struct Entry {
     about: &'static str,
     operands: Operands,
     options: &'static [&'static Opt],
+    /// Those that go with an image.
+    with_image: &'static [&'static Opt],
     build: fn(&mut Words) -> Result<Command>,
 }
 
@@ -371,6 +409,7 @@ const COMMANDS: &[Entry] = &[
         about: "ID is a new name: letters, digits, _ + . and -.",
         operands: ID,
         options: CREATE_OPTIONS,
+        with_image: &[],
         build: |words| Ok(Command::Create(create(words)?)),
     },
     Entry {
@@ -379,14 +418,22 @@ const COMMANDS: &[Entry] = &[
         about: "",
         operands: ID,
         options: &[],
+        with_image: &[],
         build: |words| Ok(Command::Start { id: words.id()? }),
     },
     Entry {
         name: "run",
         summary: "create and start a container, wait for its end and delete it",
         about: "ARGS replace process.args of config.json. The exit code is that of the program, or 128 and the number\n\
-                of the signal that ended it.",
-        operands: Operands { usage: "ID [ARGS...]", required: 1, most: 1, rest: Rest::VerbatimAfterOptions },
+                of the signal that ended it. With --image there is no bundle and no ID: the words are the command, as in\n\
+                docker run. IMAGE is a name (busybox, host:5000/tool@sha256:…), a file that docker save or podman save\n\
+                wrote (./FILE, x.tar), or oci:DIR[:TAG], docker-archive:FILE[:TAG], docker://NAME.",
+        operands: Operands {
+            usage: "{ID | --image IMAGE} [ARGS...]",
+            required: 1,
+            most: 1,
+            rest: Rest::VerbatimAfterOptions,
+        },
         options: &[
             &BUNDLE,
             &CONFIG,
@@ -400,16 +447,29 @@ const COMMANDS: &[Entry] = &[
             &OVERLAY,
             &DETACH,
             &switch("keep", None, "do not delete the container after it ends"),
+            &value("image", None, "IMAGE", "run an image in place of a bundle"),
         ],
-        build: |words| {
-            Ok(Command::Run(Run {
-                detach: words.is_set("detach"),
-                keep: words.is_set("keep"),
-                no_subreaper: words.is_set("no-subreaper"),
-                args: std::mem::take(&mut words.rest),
-                create: create(words)?,
-            }))
-        },
+        with_image: image::OPTIONS,
+        build: words::run,
+    },
+    Entry {
+        name: "bundle",
+        summary: "write the bundle of an image: a config.json to read, edit and run",
+        about: "The root file system is an overlay of the store's layers; they stay there as long as DIR does. DIR is made.\n\
+                ARGS replace the image's Cmd.",
+        operands: Operands { usage: "IMAGE DIR [ARGS...]", required: 2, most: 2, rest: Rest::VerbatimAfterOptions },
+        options: &[&switch("unpack", None, "unpack the layers into DIR/rootfs, which any runtime can run")],
+        with_image: image::OPTIONS,
+        build: words::bundle,
+    },
+    Entry {
+        name: "image",
+        summary: "pull, import, list, inspect, tag, export and remove images",
+        about: "kelson image --help tells more: the words are those of the program kelson-image.",
+        operands: Operands { usage: "COMMAND [ARGS...]", required: 0, most: 0, rest: Rest::All },
+        options: &[],
+        with_image: &[],
+        build: |words| Ok(Command::Image { program: OsString::new(), words: std::mem::take(&mut words.rest) }),
     },
     Entry {
         name: "exec",
@@ -435,6 +495,7 @@ const COMMANDS: &[Entry] = &[
             &value("cgroup", None, "[CTRL:]PATH", "run it in this existing cgroup below the container's (repeatable)"),
             &switch("ignore-paused", None, "also when the container is paused"),
         ],
+        with_image: &[],
         build: exec,
     },
     Entry {
@@ -443,6 +504,7 @@ const COMMANDS: &[Entry] = &[
         about: "",
         operands: ID,
         options: &[&switch("verbose", None, "of one that has stopped also how it ended, and why")],
+        with_image: &[],
         build: |words| Ok(Command::State { id: words.id()?, verbose: words.is_set("verbose") }),
     },
     Entry {
@@ -454,6 +516,7 @@ const COMMANDS: &[Entry] = &[
             &switch("all", Some('a'), "to every process of the container"),
             &switch("regex", Some('r'), "ID is a regular expression: to every container that it matches"),
         ],
+        with_image: &[],
         build: |words| {
             Ok(Command::Kill(Kill {
                 id: words.id()?,
@@ -472,6 +535,7 @@ const COMMANDS: &[Entry] = &[
             &switch("force", Some('f'), "kill a running container first; none with this id is no error"),
             &switch("regex", Some('r'), "ID is a regular expression: delete every container that it matches"),
         ],
+        with_image: &[],
         build: |words| {
             Ok(Command::Delete(Delete { id: words.id()?, force: words.is_set("force"), regex: words.is_set("regex") }))
         },
@@ -482,6 +546,7 @@ const COMMANDS: &[Entry] = &[
         about: "",
         operands: NOTHING,
         options: &[&FORMAT, &switch("quiet", Some('q'), "print ids only")],
+        with_image: &[],
         build: |words| Ok(Command::List(List { format: words.listing()?, quiet: words.is_set("quiet") })),
     },
     Entry {
@@ -490,6 +555,7 @@ const COMMANDS: &[Entry] = &[
         about: "What follows ID are options for ps(1) (default: -ef).",
         operands: Operands { usage: "ID [PS OPTIONS...]", required: 1, most: 1, rest: Rest::Verbatim },
         options: &[&FORMAT],
+        with_image: &[],
         build: |words| {
             Ok(Command::Ps(Ps { id: words.id()?, format: words.listing()?, args: std::mem::take(&mut words.rest) }))
         },
@@ -504,6 +570,7 @@ const COMMANDS: &[Entry] = &[
             &value("interval", None, "DURATION", "time between statistics (default: 5s)"),
             &switch("stats", None, "print the statistics once"),
         ],
+        with_image: &[],
         build: |words| {
             let interval = words.interval(Duration::from_secs(5))?;
             Ok(Command::Events(Events { id: words.id()?, interval, stats: words.is_set("stats") }))
@@ -520,6 +587,7 @@ const COMMANDS: &[Entry] = &[
             &switch("once", None, "print it once, after one interval"),
             &switch("json", None, "print a line of JSON at each interval"),
         ],
+        with_image: &[],
         build: |words| {
             let interval = words.interval(Duration::from_secs(1))?;
             Ok(Command::Top(Top { interval, once: words.is_set("once"), json: words.is_set("json") }))
@@ -531,6 +599,7 @@ const COMMANDS: &[Entry] = &[
         about: "",
         operands: ID,
         options: &[],
+        with_image: &[],
         build: |words| Ok(Command::Pause { id: words.id()? }),
     },
     Entry {
@@ -539,6 +608,7 @@ const COMMANDS: &[Entry] = &[
         about: "",
         operands: ID,
         options: &[],
+        with_image: &[],
         build: |words| Ok(Command::Resume { id: words.id()? }),
     },
     Entry {
@@ -569,6 +639,7 @@ const COMMANDS: &[Entry] = &[
             &value("kernel-memory", None, "BYTES", ""),
             &value("kernel-memory-tcp", None, "BYTES", ""),
         ],
+        with_image: &[],
         build: |words| Ok(Command::Update(update(words)?)),
     },
     Entry {
@@ -578,6 +649,7 @@ const COMMANDS: &[Entry] = &[
                 cannot be known it prints why, and fails with exit code 1. Also for a container that another process reaps.",
         operands: ID,
         options: &[&switch("json", None, "print JSON, with the reason")],
+        with_image: &[],
         build: |words| Ok(Command::Wait { id: words.id()?, json: words.is_set("json") }),
     },
     Entry {
@@ -590,6 +662,7 @@ const COMMANDS: &[Entry] = &[
             &switch("rootless", None, "for a user without root's privileges"),
             &value("file", Some('f'), "FILE", "write FILE instead of config.json"),
         ],
+        with_image: &[],
         build: |words| {
             Ok(Command::Spec(Spec {
                 bundle: words.path("bundle"),
@@ -604,6 +677,7 @@ const COMMANDS: &[Entry] = &[
         about: "",
         operands: NOTHING,
         options: &[],
+        with_image: &[],
         build: |_| Ok(Command::Features),
     },
 ];
@@ -635,7 +709,7 @@ fn usage(error: Error) -> Refusal {
 /// The global options, then the command.
 fn read(reader: &mut Reader, global: &mut Global) -> Result<Command, Refusal> {
     loop {
-        match reader.next(GLOBAL).map_err(usage)? {
+        match reader.next(&[GLOBAL]).map_err(usage)? {
             None => return Ok(Command::Help(overview())),
             Some(Word::Operand(name)) => return command(reader, &name),
             Some(Word::Option(name)) => {
@@ -695,10 +769,12 @@ fn command(reader: &mut Reader, name: &OsString) -> Result<Command, Refusal> {
     }
     let entry = find(name)?;
     let mut words = Words::default();
-    let mut reading_own_words = true;
-    while reading_own_words && let Some(word) = reader.next(entry.options).map_err(usage)? {
+    let mut reading_own_words = entry.operands.rest != Rest::All;
+    // An image is no bundle: the container's id is an option, and the words are its command.
+    let has_image = |words: &Words| words.options.iter().any(|(long, _)| *long == "image");
+    while reading_own_words && let Some(word) = reader.next(&[entry.options, entry.with_image]).map_err(usage)? {
         match word {
-            Word::Operand(word) if words.operands.len() < entry.operands.most => {
+            Word::Operand(word) if words.operands.len() < entry.operands.most && !has_image(&words) => {
                 words.operands.push_back(word);
                 reading_own_words = words.operands.len() < entry.operands.most || entry.operands.rest != Rest::Verbatim;
             }
@@ -710,8 +786,15 @@ fn command(reader: &mut Reader, name: &OsString) -> Result<Command, Refusal> {
                 return Err(usage(Error::usage(format!("unexpected argument {word:?}")).hint(usage_line(entry))));
             }
             Word::Option(name) => {
-                let found = option(&mut reader.parser, entry.options, &name).map_err(usage)?;
+                let mut found = option(&mut reader.parser, entry.options, &name).map_err(usage)?;
+                if found.is_none() {
+                    found = option(&mut reader.parser, entry.with_image, &name).map_err(usage)?;
+                }
                 match found {
+                    Some(("image", _)) if !words.operands.is_empty() => {
+                        let error = Error::usage("with --image the container's id is given by --name");
+                        return Err(usage(error.hint(usage_line(entry))));
+                    }
                     Some(found) => words.options.push(found),
                     None if name.matches(&HELP) => return Ok(Command::Help(command_help(entry))),
                     None => return Err(usage(unknown_option(&name))),
@@ -728,10 +811,14 @@ fn command(reader: &mut Reader, name: &OsString) -> Result<Command, Refusal> {
         }
         words.rest.extend(rest);
     }
-    if words.operands.len() < entry.operands.required {
-        return Err(usage(
-            Error::usage(format!("{:?} requires an argument: the container's id", entry.name)).hint(usage_line(entry)),
-        ));
+    if words.operands.len() < entry.operands.required && !has_image(&words) {
+        let usage_of_words = entry.operands.usage;
+        let missing = match usage_of_words.starts_with("IMAGE") {
+            true => usage_of_words.trim_end_matches(" [ARGS...]"),
+            false => "the container's id",
+        };
+        let error = Error::usage(format!("{:?} requires an argument: {missing}", entry.name));
+        return Err(usage(error.hint(usage_line(entry))));
     }
     match (entry.build)(&mut words).map_err(usage)? {
         Command::Exec(exec) if exec.args.is_empty() && exec.process.is_none() => {
@@ -802,7 +889,7 @@ struct Reader {
 
 impl Reader {
     /// The next word, where `options` may come. As in runc one dash before a long name is as good as two (Go's flag package).
-    fn next(&mut self, options: &[&Opt]) -> Result<Option<Word>> {
+    fn next(&mut self, options: &[&[&Opt]]) -> Result<Option<Word>> {
         if !self.is_past_options
             && let Some(mut rest) = self.parser.try_raw_args()
             && let Some(word) = rest.peek()
@@ -823,10 +910,10 @@ impl Reader {
 }
 
 /// `-bundle` or `-bundle=DIR`.
-fn is_long_after_one_dash(word: &OsStr, options: &[&Opt]) -> bool {
+fn is_long_after_one_dash(word: &OsStr, options: &[&[&Opt]]) -> bool {
     let Some(name) = word.to_str().and_then(|word| word.strip_prefix('-')) else { return false };
     let name = name.split('=').next().unwrap_or_default();
-    options.iter().any(|opt| opt.long == name) || ["help", "usage"].contains(&name)
+    options.iter().copied().flatten().any(|opt| opt.long == name) || ["help", "usage"].contains(&name)
 }
 
 /// The option called `name` among `options` and its value; `None` if it is not among them.

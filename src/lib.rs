@@ -22,3 +22,4 @@ pub mod signals;
 pub mod state;
 pub mod sys;
 pub mod terminal;
+pub mod units;

@@ -10,7 +10,7 @@ use std::io::Write;
 use kelson::cli::{self, Command, Global};
 use kelson::error::{Context, Result};
 use kelson::lifecycle::{
-    Runtime, create, delete, events, exec, features, inspect, kill, pause, spec, start, top, update, wait,
+    Runtime, bundle, create, delete, events, exec, features, inspect, kill, pause, spec, start, top, update, wait,
 };
 use kelson::log;
 use kelson::seal;
@@ -38,7 +38,10 @@ fn run(mut arguments: Vec<OsString>) -> u8 {
     }
     let program = if arguments.is_empty() { OsString::new() } else { arguments.remove(0) };
     let invocation = match cli::parse(arguments.iter().cloned()) {
-        Ok(invocation) => invocation,
+        Ok(mut invocation) => {
+            invocation.command.called_as(&program);
+            invocation
+        }
         Err(failure) => {
             // Where the error goes is part of what could not be read: what is known of it holds.
             let _ = log::init(&failure.global);
@@ -74,6 +77,8 @@ fn perform(global: &Global, command: &Command) -> Result<u8> {
     match command {
         Command::Create(options) => create::create(&runtime()?, options)?,
         Command::Run(options) => return create::run(&runtime()?, options),
+        Command::Bundle(options) => bundle::bundle(&runtime()?, options)?,
+        Command::Image { program, words } => return bundle::image(program, words),
         Command::Start { id } => start::start(&runtime()?, id)?,
         Command::Exec(options) => return exec::exec(&runtime()?, options),
         Command::State { id, verbose } => print(&inspect::state(&runtime()?, id, *verbose)?)?,

@@ -16,6 +16,7 @@ use nix::fcntl::{AtFlags, FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::error::{Context, Result};
+use crate::image::helper;
 use crate::sys::entry;
 use crate::sys::process::set_name;
 
@@ -30,8 +31,12 @@ pub fn ensure(program: &OsStr, arguments: &[OsString]) -> Result<()> {
     }
     let c_string = |word: &[u8]| CString::new(word).map_err(|_| Errno::EINVAL);
     let arguments = arguments.iter().map(|argument| c_string(argument.as_bytes())).collect::<nix::Result<Vec<_>>>()?;
+    // argv[0] is lost, and with it where the programs beside this one are.
+    let directory = helper::directory_of(program).map(|directory| (helper::DIRECTORY.into(), directory.into()));
     let environment = std::env::vars_os()
-        .map(|(name, value)| c_string(&[name.as_bytes(), b"=", value.as_bytes()].concat()))
+        .filter(|(name, _)| name != helper::DIRECTORY)
+        .chain(directory)
+        .map(|(name, value): (OsString, OsString)| c_string(&[name.as_bytes(), b"=", value.as_bytes()].concat()))
         .collect::<nix::Result<Vec<_>>>()?;
     let refused = entry::execute_sealed(&arguments, &environment);
     log::debug!("no overlay to run the program from: {refused}");

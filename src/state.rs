@@ -4,6 +4,7 @@
 //!   state.json    the record: written when the container is begun, when its process is born, when it is created
 //!   config.json   the configuration as create read it; later changes in the bundle have no effect
 //!   start         the socket on which a created container waits for `start`
+//!   hosts, hostname, resolv.conf   what a container of an image has in /etc
 //!   notify/       what is mounted at /run/notify, for a caller with NOTIFY_SOCKET
 //! ```
 //!
@@ -96,6 +97,9 @@ pub struct State {
     #[serde(default)]
     pub host_mount: Option<u64>,
     pub cgroup: cgroup::Record,
+    /// The link by which the store of images knows that the container uses layers of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_link: Option<PathBuf>,
     /// How it ended, from the first command on that saw it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
@@ -146,7 +150,8 @@ pub fn default_root(rootless: bool) -> PathBuf {
 pub const NOTIFY: &str = "notify";
 
 /// All that there is in a container's directory; the last is a record that replaces another.
-const OWN_FILES: [&str; 5] = ["state.json", "config.json", "start", NOTIFY, ".state.json.new"];
+const OWN_FILES: [&str; 8] =
+    ["state.json", "config.json", "start", NOTIFY, ".state.json.new", "hosts", "hostname", "resolv.conf"];
 
 /// A container's directory, held by this process alone.
 #[derive(Debug)]
@@ -314,6 +319,9 @@ impl Drop for Reserved {
             if locked.load().map_or_else(|_| is_begun(), |state| state.is_some_and(|state| state.leaves_something())) {
                 // What could not be undone: the next command on the id finds it here.
                 return;
+            }
+            if let Ok(Some(state)) = locked.load() {
+                state.leave_store();
             }
             // Nobody is left to tell; what stays is found and removed by `delete`.
             let _ = locked.remove();
@@ -605,6 +613,7 @@ impl State {
             no_new_keyring: false,
             host_mount: None,
             cgroup,
+            store_link: None,
             ended: None,
         }
     }
@@ -631,6 +640,14 @@ impl State {
     }
 
     /// Something is there that `delete` would have to take away, as far as can be told.
+    /// The container is no more: what the store holds for it may go.
+    pub fn leave_store(&self) {
+        if let Some(link) = &self.store_link {
+            // Nothing depends on it: one that stays is found to be of no container.
+            let _ = fs::remove_file(link);
+        }
+    }
+
     fn leaves_something(&self) -> bool {
         self.is_alive().unwrap_or(true) || self.cgroup.is_there()
     }

@@ -32,6 +32,10 @@ pub fn command_help(entry: &Entry) -> String {
     text.push_str("\nOptions:\n");
     let options = entry.options.iter().copied().filter(|opt| !opt.help.is_empty()).chain([&HELP]);
     columns(&mut text, options.map(|opt| (spelling(opt), opt.help)).collect());
+    if !entry.with_image.is_empty() {
+        text.push_str("\nOptions for an image:\n");
+        columns(&mut text, entry.with_image.iter().map(|opt| (spelling(opt), opt.help)).collect());
+    }
     text
 }
 

@@ -1,5 +1,4 @@
 use super::help::spelling;
-use super::words::bytes;
 use super::*;
 
 fn words(line: &str) -> impl Iterator<Item = OsString> {
@@ -189,47 +188,6 @@ fn limits_of_update_stand_before_and_after_the_id() {
 }
 
 #[test]
-fn sizes_have_units_of_1024() {
-    for (text, expected) in [
-        ("0", Some(0)),
-        ("1048576", Some(1 << 20)),
-        ("512k", Some(512 << 10)),
-        ("100M", Some(100 << 20)),
-        ("1G", Some(1 << 30)),
-        ("1GiB", Some(1 << 30)),
-        ("1gb", Some(1 << 30)),
-        ("2T", Some(2 << 40)),
-        ("1p", Some(1 << 50)),
-        ("7b", Some(7)),
-        ("1.5G", Some(3 << 29)),
-        (".5k", Some(512)),
-        ("1.k", Some(1024)),
-        ("512 KiB", Some(512 << 10)),
-        ("9223372036854775807", Some(i64::MAX)),
-        ("-1", Some(-1)),
-        ("-2", None),
-        ("-1M", None),
-        ("+1", None),
-        ("", None),
-        ("M", None),
-        (".", None),
-        ("1.2.3", None),
-        ("1x", None),
-        ("1MM", None),
-        ("1Mi", None),
-        ("1bb", None),
-        ("1 M ", None),
-        ("0x10", None),
-        ("1e3", None),
-        ("9223372036854775808", None),
-        ("8589934592G", None),
-        ("1é", None),
-    ] {
-        assert_eq!(bytes(text), expected, "{text:?}");
-    }
-}
-
-#[test]
 fn refusals_say_why_and_have_the_exit_codes_of_runc() {
     for (line, text, code) in [
         ("bogus", "unknown command \"bogus\" (kelson help lists the commands)", 3),
@@ -308,10 +266,12 @@ fn every_command_and_option_is_in_the_help() {
     }
     for entry in COMMANDS {
         assert!(all.contains(&format!("\n  {} ", entry.name)), "{}", entry.name);
-        for line in ["help NAME", "NAME --help", "NAME -h", "NAME -?"] {
+        // All words of one are another program's.
+        let own = if entry.operands.rest == Rest::All { 1 } else { 4 };
+        for line in &["help NAME", "NAME --help", "NAME -h", "NAME -?"][..own] {
             let Command::Help(text) = parsed(&line.replace("NAME", entry.name)).command else { panic!() };
             assert!(text.contains(&usage_line(entry)));
-            for opt in entry.options {
+            for opt in entry.options.iter().chain(entry.with_image) {
                 assert_eq!(text.contains(&spelling(opt)), !opt.help.is_empty(), "{} {}", entry.name, opt.long);
             }
         }
@@ -322,36 +282,95 @@ fn every_command_and_option_is_in_the_help() {
     assert!(version().starts_with("kelson version "));
 }
 
+/// A value that the builder of `opt` takes.
+fn sample(opt: &Opt) -> &'static str {
+    match (opt.long, opt.takes) {
+        ("preserve-fds", _) => "1",
+        ("format", _) => "json",
+        // These are refused.
+        ("l3-cache-schema" | "mem-bw-schema", _) => "",
+        ("rm", _) => "false",
+        ("env-file", _) => "/dev/null",
+        ("volume", _) => "/a:/b",
+        ("mount", _) => "type=tmpfs,target=/a",
+        ("tmpfs", _) => "/a",
+        ("ulimit", _) => "nofile=1",
+        ("device", _) => "/dev/null",
+        ("network" | "pid" | "ipc" | "uts" | "userns", _) => "host",
+        ("pull", _) => "never",
+        ("security-opt", _) => "no-new-privileges",
+        ("sysctl" | "label" | "annotation", _) => "a=b",
+        ("add-host", _) => "a:b",
+        (_, Takes::Value("BYTES" | "N" | "USEC" | "0|1")) => "1",
+        ("interval", _) => "1s",
+        (_, Takes::Switch) => "true",
+        (_, Takes::Value(_)) => "x",
+    }
+}
+
 /// The table and the builders name the same options, and no option has two meanings.
 #[test]
 fn builders_take_every_option_of_the_table() {
     for entry in COMMANDS {
-        for (i, opt) in entry.options.iter().enumerate() {
-            let others = || entry.options[i + 1..].iter().chain([&&HELP]);
+        let table: Vec<&Opt> = entry.options.iter().chain(entry.with_image).copied().collect();
+        for (i, opt) in table.iter().enumerate() {
+            let others = || table[i + 1..].iter().copied().chain([&HELP]);
             assert!(others().all(|other| other.long != opt.long), "{} {}", entry.name, opt.long);
             assert!(opt.short.is_none() || others().all(|other| other.short != opt.short), "{}", opt.long);
         }
-        let mut all = Words::default();
-        for opt in entry.options {
-            let value = match (opt.long, opt.takes) {
-                ("preserve-fds", _) => "1",
-                ("format", _) => "json",
-                // These are refused.
-                ("l3-cache-schema" | "mem-bw-schema", _) => "",
-                (_, Takes::Value("BYTES" | "N" | "USEC" | "0|1")) => "1",
-                ("interval", _) => "1s",
-                (_, Takes::Switch) => "true",
-                (_, Takes::Value(_)) => "x",
-            };
-            all.options.push((opt.long, value.into()));
+        let (with_bundle, with_image): (Vec<&Opt>, Vec<&Opt>) = match entry.name {
+            "run" => (
+                entry.options.iter().copied().filter(|opt| opt.long != "image").collect(),
+                table.iter().copied().filter(|opt| !["bundle", "config", "overlay"].contains(&opt.long)).collect(),
+            ),
+            // These are of a container that runs.
+            "bundle" => (
+                table.iter().copied().filter(|opt| !["name", "rm", "interactive"].contains(&opt.long)).collect(),
+                vec![],
+            ),
+            _ => (table, vec![]),
+        };
+        for options in [with_bundle, with_image].into_iter().filter(|options| !options.is_empty()) {
+            let mut all = Words::default();
+            let has_image = options.iter().any(|opt| opt.long == "image");
+            all.options.extend(options.iter().map(|opt| (opt.long, sample(opt).into())));
+            if !has_image {
+                all.operands.extend((0..entry.operands.most).map(|_| "1".into()));
+            }
+            all.rest.push("x".into());
+            (entry.build)(&mut all).unwrap();
+            assert!(all.options.is_empty(), "{} does not read {:?}", entry.name, all.options);
+            assert!(all.operands.is_empty());
+            assert_eq!(all.rest.is_empty(), entry.operands.rest != Rest::Refused, "{}", entry.name);
         }
-        all.operands.extend((0..entry.operands.most).map(|_| "1".into()));
-        all.rest.push("x".into());
-        (entry.build)(&mut all).unwrap();
-        assert!(all.options.is_empty(), "{} does not read {:?}", entry.name, all.options);
-        assert!(all.operands.is_empty());
-        assert_eq!(all.rest.is_empty(), entry.operands.rest != Rest::Refused, "{}", entry.name);
     }
+}
+
+#[test]
+fn an_image_is_no_bundle() {
+    let image = |line: &str| match parsed(line).command {
+        Command::Run(run) => (run.create.id, run.image.map(|image| image.command)),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(image("run --image busybox --name a -e X=1 sh -c -e"), ("a".into(), Some(words("sh -c -e").collect())));
+    assert_eq!(image("run -m 1m --image=busybox --name a -- -x"), ("a".into(), Some(words("-x").collect())));
+    assert_eq!(image("run web").1, None);
+    // Made up: twelve digits, other ones each time.
+    let (first, second) = (image("run --image busybox").0, image("run --image busybox").0);
+    assert!(first.len() == 12 && first != second, "{first} {second}");
+    for (line, text) in [
+        ("run -m 1m web", "--memory needs --image (config.json of the bundle says it otherwise)"),
+        ("run --image a -b /b", "--bundle and --image: the image is the bundle"),
+        (
+            "run --image a --rm -d",
+            "--rm and --detach: nothing of Kelson stays to delete the container when it ends (kelson wait ID && kelson delete ID)",
+        ),
+        ("bundle a", "\"bundle\" requires an argument: IMAGE DIR (kelson bundle [options] IMAGE DIR [ARGS...])"),
+    ] {
+        assert_eq!(refused(line), (text.into(), 1), "{line}");
+    }
+    let (text, code) = refused("run web --image a");
+    assert!(text.starts_with("with --image the container's id is given by --name") && code == 1, "{text}");
 }
 
 #[test]

@@ -5,9 +5,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Command, Create, Exec, Listing, Update, duration};
-use crate::error::{Error, Result};
+use super::{Bundle, Command, Create, Exec, Listing, Run, Update, duration, image};
+use crate::error::{Context, Error, Result};
 use crate::plan::LimitOptions;
+use crate::units::bytes;
 
 /// Options and words of one command as they came; the builders take out what they know.
 #[derive(Default)]
@@ -65,7 +66,12 @@ impl Words {
         Ok(self.text(long)?.filter(|text| !text.is_empty()))
     }
 
-    fn number<N: std::str::FromStr>(&mut self, long: &'static str) -> Result<Option<N>> {
+    /// As [`Words::is_set`]; `None` for one that was not given.
+    pub fn switch(&mut self, long: &str) -> Option<bool> {
+        self.last(long).map(|value| value == "true")
+    }
+
+    pub fn number<N: std::str::FromStr>(&mut self, long: &'static str) -> Result<Option<N>> {
         let Some(text) = self.given(long)? else { return Ok(None) };
         let wrong = || Error::usage(format!("--{long}: {text:?} is not a number, or out of range"));
         text.parse().map(Some).map_err(|_| wrong())
@@ -112,6 +118,64 @@ pub fn create(words: &mut Words) -> Result<Create> {
         preserve_fds: words.preserve_fds()?,
         overlay: words.is_set("overlay"),
     })
+}
+
+pub fn run(words: &mut Words) -> Result<Command> {
+    let image = words.last("image");
+    let mut run = Run {
+        detach: words.is_set("detach"),
+        keep: words.is_set("keep"),
+        no_subreaper: words.is_set("no-subreaper"),
+        ..Run::default()
+    };
+    let Some(image) = image else {
+        run.args = std::mem::take(&mut words.rest);
+        run.create = create(words)?;
+        image::refuse_without_image(words)?;
+        return Ok(Command::Run(run));
+    };
+    for option in ["bundle", "config", "overlay"] {
+        if words.last(option).is_some() {
+            return Err(Error::usage(format!("--{option} and --image: the image is the bundle")));
+        }
+    }
+    if words.is_set("rm") && run.detach {
+        return Err(Error::usage("--rm and --detach: nothing of Kelson stays to delete the container when it ends")
+            .hint("kelson wait ID && kelson delete ID"));
+    }
+    let id = match words.given("name")? {
+        Some(id) => id,
+        None => made_up_id()?,
+    };
+    run.image = Some(Box::new(image::options(words, image)?));
+    run.create = Create { id, ..create(words)? };
+    Ok(Command::Run(run))
+}
+
+pub fn bundle(words: &mut Words) -> Result<Command> {
+    let image = words.operands.pop_front().unwrap_or_default();
+    let dir = words.operands.pop_front().unwrap_or_default().into();
+    for option in ["name", "interactive", "rm"] {
+        if words.last(option).is_some() {
+            return Err(Error::usage(format!("--{option}: only a container that runs has it")));
+        }
+    }
+    let unpack = words.is_set("unpack");
+    Ok(Command::Bundle(Bundle {
+        image: Box::new(image::options(words, image)?),
+        dir,
+        unpack,
+        program: OsString::new(),
+    }))
+}
+
+/// Twelve hexadecimal digits, as docker's.
+fn made_up_id() -> Result<String> {
+    let mut bytes = [0; 6];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
+        .doing(|| "make up an id for the container")?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 pub fn exec(words: &mut Words) -> Result<Command> {
@@ -169,33 +233,6 @@ pub fn update(words: &mut Words) -> Result<Update> {
         },
         obsolete,
     })
-}
-
-/// A size such as `100M`, `1.5G`, `512 KiB` or `1048576`, in units of 1024; `-1` is unlimited. As in docker/go-units
-/// (RAMInBytes), with which runc reads it.
-pub fn bytes(text: &str) -> Option<i64> {
-    if text == "-1" {
-        return Some(-1);
-    }
-    let end = text.rfind(|c: char| c.is_ascii_digit() || c == '.')? + 1;
-    let (number, unit) = text.split_at(end);
-    let unit = unit.strip_prefix(' ').unwrap_or(unit).to_ascii_lowercase();
-    let exponent = match unit.chars().next() {
-        None | Some('b') => 0,
-        Some(letter) => 1 + "kmgtp".find(letter)? as u32,
-    };
-    if !["", "b", "ib"].contains(&if exponent == 0 { &*unit } else { &unit[1..] }) {
-        return None;
-    }
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let is_number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
-    if !is_number(whole) || !is_number(fraction) || whole.len() + fraction.len() == 0 {
-        return None;
-    }
-    let factor = 1i64 << (10 * exponent);
-    let part = format!("0.{fraction}0").parse::<f64>().ok()? * factor as f64;
-    let whole = if whole.is_empty() { 0 } else { whole.parse::<i64>().ok()? };
-    whole.checked_mul(factor)?.checked_add(part as i64)
 }
 
 pub fn utf8(word: OsString, what: impl FnOnce() -> String) -> Result<String> {

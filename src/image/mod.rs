@@ -2,11 +2,24 @@
 //!
 //! What needs a decompressor, a network or a hash is the program `kelson-image` (image/), which is started when the store lacks
 //! the image: a start that finds all there costs the runtime no library.
+//!
+//! ```text
+//! word ─▶ origin ─▶ store (or kelson-image ensure) ─▶ Image ─▶ config (with options, layers, ids, seccomp) ─▶ Bundle
+//! ```
 
+pub mod config;
 pub mod digest;
+pub mod helper;
+pub mod ids;
+mod layers;
+pub mod options;
+pub mod origin;
 pub mod reference;
+mod seccomp;
 pub mod store;
 
 pub use digest::Digest;
+pub use options::Options;
+pub use origin::Origin;
 pub use reference::Reference;
-pub use store::Store;
+pub use store::{Image, Store};

@@ -23,8 +23,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, Reference};
-use crate::error::{Context, Error, Result};
+use super::origin::is_hexadecimal;
+use super::{Digest, Origin, Reference};
+use crate::error::{Context, Error, Kind, Result};
 
 /// Format of the records: a newer Kelson reads all older ones.
 pub const FORMAT: u32 = 1;
@@ -64,6 +65,9 @@ pub struct Layer {
     pub size: u64,
     /// The blob's media type in OCI's terms.
     pub media_type: String,
+    /// It hides all layers below it, which overlayfs has no mark for: they must be left out of the overlay.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_opaque: bool,
 }
 
 /// What a file or directory that was imported held.
@@ -133,6 +137,14 @@ impl Store {
         Ok(Self { root })
     }
 
+    /// Whether all files belong to the caller, who has no other ids to give them.
+    pub fn is_squashed(&self) -> Result<bool> {
+        match fs::read_to_string(self.root.join("ids")) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            text => Ok(text.doing(|| format!("read {}", self.root.join("ids").display()))?.trim() == "squashed"),
+        }
+    }
+
     pub fn blob(&self, digest: Digest) -> PathBuf {
         self.root.join("blobs").join(Digest::ALGORITHM).join(digest.hex())
     }
@@ -170,6 +182,78 @@ impl Store {
             None => Ok(None),
         }
     }
+
+    /// The image that is asked for, if the store has it for `platform` (`None`: whichever it has).
+    ///
+    /// # Errors
+    /// A record is broken, or the digits are the beginning of several ids.
+    pub fn find(&self, origin: &Origin, platform: Option<&str>) -> Result<Option<Image>> {
+        let found = match origin {
+            Origin::File(file) => return self.remembered(&file.path, &file.selection(platform)),
+            Origin::Id(digits) => self.by_id(digits)?,
+            Origin::Name(reference) => match self.image(reference)? {
+                None => match reference.as_digits() {
+                    Some(digits) => self.by_id(&digits)?,
+                    None => None,
+                },
+                found => found,
+            },
+        };
+        Ok(found.filter(|image| platform.is_none_or(|platform| image.platform == platform)))
+    }
+
+    /// The image whose id begins with `digits`: of several records of it one with a name.
+    fn by_id(&self, digits: &str) -> Result<Option<Image>> {
+        let mut found: Option<Image> = None;
+        for path in self.records()? {
+            let Some(image) = self.record(&path)?.filter(|image| image.config.hex().starts_with(digits)) else {
+                continue;
+            };
+            match &found {
+                Some(other) if other.config != image.config => {
+                    return Err(Error::new(Kind::Usage, format!("{digits} is the beginning of several images' ids"))
+                        .hint("give more digits: kelson image list --no-trunc"));
+                }
+                Some(other) if other.name.is_some() || image.name.is_none() => {}
+                _ => found = Some(image),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Paths of all records below `images/`, sorted.
+    pub fn records(&self) -> Result<Vec<PathBuf>> {
+        let root = self.root.join("images");
+        let (mut found, mut directories) = (vec![], vec![PathBuf::new()]);
+        while let Some(below) = directories.pop() {
+            let path = root.join(&below);
+            let entries = match fs::read_dir(&path) {
+                // There is no store yet, or the last record of the directory was removed just now.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                entries => entries.doing(|| format!("read {}", path.display()))?,
+            };
+            for entry in entries {
+                let entry = entry.doing(|| format!("read {}", path.display()))?;
+                let is_record = entry.file_name().as_encoded_bytes().starts_with(b":")
+                    || entry.file_name().as_encoded_bytes().starts_with(b"@");
+                if is_record { &mut found } else { &mut directories }.push(below.join(entry.file_name()));
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+}
+
+impl Reference {
+    /// What was written, where it may be the beginning of an id: `beef`, and not `beef:latest` or `me/beef`.
+    fn as_digits(&self) -> Option<String> {
+        let word = self.path.strip_prefix("library/")?;
+        let is_bare = self.host == "docker.io" && self.tag.as_deref() == Some("latest") && self.digest.is_none();
+        (is_bare && word.len() >= Self::LEAST_DIGITS && is_hexadecimal(word)).then(|| word.to_owned())
+    }
+
+    /// Fewer digits than these are a name.
+    const LEAST_DIGITS: usize = 4;
 }
 
 /// A record, if there is one.

@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::Pid;
 
+use super::image::{self, Configured};
 use super::listen;
 use super::{Runtime, delete, foreground, wait};
 use crate::cgroup::{self, Cgroup};
@@ -14,6 +15,7 @@ use crate::cli;
 use crate::ended::Exit;
 use crate::error::{Context, Error, Result};
 use crate::hooks;
+use crate::image::Options;
 use crate::plan::{self, Overrides, Plan};
 use crate::rootfs::{self, CgroupView, Hierarchy};
 use crate::sandbox::message::{self, Answer, Ask};
@@ -22,7 +24,7 @@ use crate::sandbox::parent::{self, Child};
 use crate::sandbox::{init, stage};
 use crate::signals::Signals;
 use crate::state::{self, Reserved, State, Status};
-use crate::sys::fd::open;
+use crate::sys::fd::{copy_over, open};
 use crate::terminal::{self, Relay};
 
 /// What waits for the container to go on.
@@ -92,8 +94,16 @@ pub fn create(runtime: &Runtime, options: &cli::Create) -> Result<()> {
 pub fn run(runtime: &Runtime, options: &cli::Run) -> Result<u8> {
     let create = &options.create;
     let preserved = listen::preserved(create.preserve_fds)?;
+    let plan = match &options.image {
+        None => None,
+        // Before signals are held: a download can be interrupted.
+        Some(image) => Some(load_image(runtime, create, image, options)?),
+    };
     let signals = Signals::hold_terminating()?;
-    let plan = load(runtime, create, &options.args)?;
+    let plan = match plan {
+        Some(plan) => plan,
+        None => load(runtime, create, &options.args)?,
+    };
     if plan.process.is_none() {
         return Err(
             Error::config("process", "there is nothing to run").hint("create takes a container without a process")
@@ -145,9 +155,33 @@ fn load(runtime: &Runtime, options: &cli::Create, args: &[std::ffi::OsString]) -
         None => bundle.join("config.json"),
     };
     let text = plan::read_config(&path)?;
+    planned(runtime, options, &bundle, text, args)
+}
+
+/// The plan for a container of an image, whose directory is the bundle.
+fn load_image(runtime: &Runtime, options: &cli::Create, image: &Options, run: &cli::Run) -> Result<Loaded> {
+    state::check_id(&options.id)?;
+    if image.interactive == Some(false) {
+        let null = open("/dev/null", OFlag::O_RDONLY).doing(|| "open /dev/null")?;
+        copy_over(null.as_fd(), 0).doing(|| "close standard input")?;
+    }
+    let dir = runtime.root.join(&options.id);
+    let terminal = image::wants_terminal(image, run.detach);
+    let mut configured = image::configure(runtime, image, &options.id, &dir, None, terminal, &run.program)?;
+    let text = std::mem::take(&mut configured.text);
+    Ok(Loaded { image: Some(configured), ..planned(runtime, options, &dir, text, &[])? })
+}
+
+fn planned(
+    runtime: &Runtime,
+    options: &cli::Create,
+    bundle: &Path,
+    text: String,
+    args: &[std::ffi::OsString],
+) -> Result<Loaded> {
     let host = runtime.host();
     let overrides = Overrides { overlay: options.overlay, args: super::exec::c_strings(args)? };
-    let mut plan = plan::plan(&text, &bundle, &host, &overrides)?;
+    let mut plan = plan::plan(&text, bundle, &host, &overrides)?;
     if let Some(process) = &mut plan.process {
         listen::pass_on(process);
         if options.console_socket.is_none() && process.console_size.is_none() {
@@ -155,7 +189,7 @@ fn load(runtime: &Runtime, options: &cli::Create, args: &[std::ffi::OsString]) -
             process.console_size = Relay::caller_size();
         }
     }
-    Ok(Loaded { plan, text, last_capability: host.last_capability })
+    Ok(Loaded { plan, text, last_capability: host.last_capability, image: None })
 }
 
 /// The path of a directory without links, dots and double slashes in it. Three system calls, where realpath(3) makes one for
@@ -174,6 +208,8 @@ struct Loaded {
     plan: Plan,
     text: String,
     last_capability: u8,
+    /// Where the root file system comes from, if it is not the bundle.
+    image: Option<Configured>,
 }
 
 impl std::ops::Deref for Loaded {
@@ -209,7 +245,7 @@ fn make(
     preserved: u32,
     signals: &Signals,
 ) -> Result<Made> {
-    let Loaded { mut plan, text, last_capability } = loaded;
+    let Loaded { mut plan, text, last_capability, image } = loaded;
     let reserved = state::reserve(&runtime.root, &options.id)?;
     let locked = reserved.locked().ok_or_else(|| Error::state("the state directory is gone"))?;
     let record =
@@ -222,8 +258,12 @@ fn make(
     if !plan.namespaces.mount.is_own() {
         state.host_mount = Some(rootfs::mount_id(&plan.root.path).property(|| "root.path")?);
     }
+    state.store_link = image.as_ref().map(|image| image.link(locked.dir())).transpose()?;
     // The journal: what a kill at any later instant can leave behind is written before it is made.
     locked.begin(&state)?;
+    if let (Some(mut image), Some(link)) = (image, &state.store_link) {
+        image.settle(locked.dir(), link)?;
+    }
     let begun = cgroup::systemd::begin(&record, &plan.resources, &plan.annotations)?;
     let host_mount = state.host_mount.map(|before| HostMount { root: plan.root.path.clone(), before });
     let start = match until {

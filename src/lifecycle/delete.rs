@@ -113,6 +113,7 @@ fn remove(locked: Locked, state: &State, tell: impl FnOnce()) -> Result<()> {
     }
     state.cgroup.remove()?;
     locked.remove()?;
+    state.leave_store();
     // What came meanwhile wanted an end of what is done now.
     while signals.next()?.is_some() {}
     hooks::run_all(&state.poststop, &state.to_oci(Status::Stopped)?, Some(&signals));

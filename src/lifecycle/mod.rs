@@ -1,11 +1,13 @@
 //! One file per verb, each a straight line from the command's options to its effect.
 
+pub mod bundle;
 pub mod create;
 pub mod delete;
 pub mod events;
 pub mod exec;
 pub mod features;
 mod foreground;
+mod image;
 pub mod inspect;
 pub mod kill;
 mod listen;

@@ -45,8 +45,13 @@ impl UserSpec {
         Ok(Self::Names { user: user.to_owned(), group: group.map(str::to_owned) })
     }
 
-    /// Looks names up; ids need no file.
+    /// Looks names up in the files of this process's root; ids need none.
     pub fn resolve(&self) -> Result<Resolved> {
+        self.resolve_in(read)
+    }
+
+    /// Looks names up in what `read` gives for /etc/passwd and /etc/group; ids need neither.
+    pub fn resolve_in(&self, read: impl Fn(&str) -> Result<String>) -> Result<Resolved> {
         match self {
             Self::Ids { uid, gid } => Ok(Resolved { uid: *uid, gid: gid.unwrap_or(0), groups: vec![] }),
             Self::Names { user, group } => {

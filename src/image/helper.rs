@@ -1,0 +1,67 @@
+//! The programs beside this one: `kelson-image`, which does what a runtime needs no code for, and `kelson-init`.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::{Image, Options, Store};
+use crate::error::{Context, Error, Result};
+
+/// Where a program is looked for beside the directory of this one and PATH.
+const DIRECTORIES: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/usr/local/libexec/kelson", "/usr/libexec/kelson"];
+/// The directory of this program, for a process that was executed again and lost its name.
+pub const DIRECTORY: &str = "KELSON_DIRECTORY";
+
+/// The program called `name`: beside `program` (this one's argv[0]), in PATH, or where it is installed.
+///
+/// # Errors
+/// It is nowhere; the text says how to have it.
+pub fn find(name: &str, program: &OsStr) -> Result<PathBuf> {
+    let beside = directory_of(program).or_else(|| std::env::var_os(DIRECTORY).map(PathBuf::from));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let directories = beside.into_iter().chain(std::env::split_paths(&path));
+    let mut candidates = directories.chain(DIRECTORIES.map(PathBuf::from)).map(|directory| directory.join(name));
+    candidates.find(|path| path.is_absolute() && path.is_file()).ok_or_else(|| {
+        Error::other(format!("the program {name} is not there"))
+            .hint("it belongs beside kelson: `make build` makes it and `make install` installs it")
+    })
+}
+
+/// The directory that a program was called in; `None` for one that was found by PATH.
+pub fn directory_of(program: &OsStr) -> Option<PathBuf> {
+    let directory = Path::new(program).parent().filter(|directory| !directory.as_os_str().is_empty())?;
+    std::path::absolute(directory).ok()
+}
+
+/// Has `kelson-image` bring the image that `options` name into `store`; its progress is on standard error.
+pub fn ensure(options: &Options, store: &Store, program: &OsStr) -> Result<Image> {
+    let helper = find("kelson-image", program)?;
+    let mut words: Vec<OsString> = vec!["--store".into(), store.root.clone().into(), "ensure".into()];
+    if options.pull == super::options::Pull::Always {
+        words.push("--pull=always".into());
+    }
+    if let Some(platform) = &options.platform {
+        words.extend(["--platform".into(), platform.into()]);
+    }
+    if options.quiet {
+        words.push("--quiet".into());
+    }
+    words.extend(["--".into(), options.image.clone()]);
+    let doing = || format!("start {}", helper.display());
+    let output = Command::new(&helper)
+        .args(&words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .output()
+        .doing(doing)?;
+    if !output.status.success() {
+        // It has said why.
+        return Err(Error::other(format!("image {:?} could not be brought into the store", options.image)));
+    }
+    serde_json::from_slice(&output.stdout)
+        .map_err(|error| {
+            Error::other(format!("it gave no record of an image: {error}")).hint("is it of the same version?")
+        })
+        .doing(doing)
+}

@@ -1,0 +1,430 @@
+//! What docker's flags say, read and checked: the words of `run --image` and `bundle` as data.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+
+/// What is asked of an image beside its own configuration. `None`, empty and false are docker's defaults.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// `--image`: a name, a file, `oci:DIR:TAG`, `docker://NAME`, ….
+    pub image: OsString,
+    /// `--store`
+    pub store: Option<PathBuf>,
+    pub platform: Option<String>,
+    pub pull: Pull,
+    /// `--quiet`: no progress of a download.
+    pub quiet: bool,
+
+    /// The words after the options, in place of Cmd.
+    pub command: Vec<OsString>,
+    /// In place of Entrypoint and Cmd; an empty word takes the Entrypoint away.
+    pub entrypoint: Option<String>,
+    /// `KEY=value`, or `KEY` for the caller's own value; those of `--env-file` come first.
+    pub env: Vec<OsString>,
+    pub workdir: Option<String>,
+    pub user: Option<String>,
+    pub group_add: Vec<String>,
+    pub hostname: Option<String>,
+    /// `None`: a terminal if the caller has one.
+    pub tty: Option<bool>,
+    pub interactive: Option<bool>,
+    pub init: bool,
+    pub stop_signal: Option<String>,
+    /// `KEY=value`
+    pub labels: Vec<String>,
+    pub annotations: Vec<String>,
+
+    pub mounts: Vec<Mount>,
+    pub read_only: bool,
+    pub shm_size: Option<i64>,
+    pub upper: Option<PathBuf>,
+    pub keep_layer: bool,
+
+    pub memory: Option<i64>,
+    pub memory_swap: Option<i64>,
+    pub memory_reservation: Option<i64>,
+    /// `--cpus` in thousandths.
+    pub cpus: Option<u64>,
+    pub cpu_shares: Option<u64>,
+    pub cpuset_cpus: Option<String>,
+    pub cpuset_mems: Option<String>,
+    pub pids_limit: Option<i64>,
+    pub ulimits: Vec<Ulimit>,
+    pub oom_score_adj: Option<i32>,
+    pub sysctls: Vec<(String, String)>,
+
+    pub cap_add: Vec<String>,
+    pub cap_drop: Vec<String>,
+    pub security: Security,
+    pub devices: Vec<Device>,
+    pub privileged: bool,
+    pub userns: UserNs,
+    pub pid_host: bool,
+    pub ipc_host: bool,
+    pub uts_host: bool,
+
+    pub network: Network,
+    /// `-p`, as given.
+    pub publish: Vec<String>,
+    /// `NAME:ADDRESS`
+    pub add_host: Vec<(String, String)>,
+    pub dns: Vec<String>,
+}
+
+/// When a name is looked for in its registry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pull {
+    /// When the store lacks it.
+    #[default]
+    Missing,
+    Always,
+    Never,
+}
+
+/// `--userns`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UserNs {
+    /// An ordinary user gets one, root none.
+    #[default]
+    Default,
+    /// None: users are the host's.
+    Host,
+}
+
+/// `--network`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// A namespace with nothing but loopback.
+    #[default]
+    None,
+    Host,
+    /// A namespace that exists (`ns:PATH`).
+    Path(PathBuf),
+}
+
+/// `-v`, `--mount` and `--tmpfs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// `None`: a tmpfs.
+    pub source: Option<String>,
+    pub target: String,
+    /// Options in the words of config.json.
+    pub options: Vec<String>,
+}
+
+/// `--ulimit`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ulimit {
+    /// `RLIMIT_NOFILE`
+    pub name: String,
+    pub soft: u64,
+    pub hard: u64,
+}
+
+/// `--device`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    pub host: String,
+    pub target: String,
+    /// Letters of `rwm`.
+    pub access: String,
+}
+
+/// `--security-opt`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Security {
+    pub no_new_privileges: bool,
+    /// `seccomp=unconfined`
+    pub no_seccomp: bool,
+    /// `seccomp=FILE`: a profile such as `linux.seccomp`.
+    pub seccomp_file: Option<PathBuf>,
+    pub apparmor: Option<String>,
+    pub selinux_label: Option<String>,
+    /// `systempaths=unconfined`: nothing of /proc and /sys is masked or read-only.
+    pub open_system_paths: bool,
+}
+
+fn wrong(option: &str, text: &str, hint: &'static str) -> Error {
+    Error::usage(format!("{option}: {text:?} is not understood")).hint(hint)
+}
+
+/// `HOST:TARGET[:OPTIONS]`, docker's `-v`.
+pub fn volume(text: &str) -> Result<Mount> {
+    let hint = "-v /HOST/PATH:/CONTAINER/PATH[:ro|rw,rprivate|rslave|rshared]";
+    let mut parts = text.split(':');
+    let (source, target, options) = match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(source), Some(target), options, None) => (source, target, options.unwrap_or_default()),
+        (Some(_), None, ..) => {
+            return Err(Error::usage(format!("-v {text}: volumes without a host path are not kept"))
+                .hint("give HOST:TARGET, or --tmpfs TARGET for one that vanishes"));
+        }
+        _ => return Err(wrong("-v", text, hint)),
+    };
+    if !source.starts_with(['/', '.']) {
+        return Err(Error::usage(format!("-v {text}: {source:?} would be a volume's name, and volumes are not kept"))
+            .hint("a host path begins with / or ."));
+    }
+    let mut words = vec!["rbind".to_owned()];
+    let mut propagation = "rprivate";
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "rw" => {}
+            "ro" => words.push("ro".into()),
+            "private" | "rprivate" | "slave" | "rslave" | "shared" | "rshared" => propagation = option,
+            "nocopy" | "consistent" | "cached" | "delegated" => {}
+            "noexec" | "nosuid" | "nodev" | "exec" | "suid" | "dev" => words.push(option.into()),
+            _ => return Err(wrong("-v", text, hint)),
+        }
+    }
+    words.push(propagation.into());
+    Ok(Mount { source: Some(source.to_owned()), target: absolute("-v", target)?, options: words })
+}
+
+/// `type=bind,source=…,target=…,readonly` or `type=tmpfs,target=…,tmpfs-size=…`, docker's `--mount`.
+pub fn mount(text: &str) -> Result<Mount> {
+    let hint = "type=bind,source=/HOST,target=/CONTAINER[,readonly] or type=tmpfs,target=/CONTAINER[,tmpfs-size=64m,tmpfs-mode=1777]";
+    let (mut kind, mut source, mut target) = ("bind", None, None);
+    let (mut words, mut propagation, mut recursive) = (vec![], "rprivate", true);
+    let mut tmpfs = vec![];
+    for field in text.split(',') {
+        let (key, value) = field.split_once('=').unwrap_or((field, "true"));
+        match (key, value) {
+            ("type", "bind" | "tmpfs") => kind = value,
+            ("type", "volume") => {
+                return Err(Error::usage(format!("--mount {text}: volumes are not kept")).hint(hint));
+            }
+            ("source" | "src", _) => source = Some(value.to_owned()),
+            ("target" | "destination" | "dst", _) => target = Some(absolute("--mount", value)?),
+            ("readonly" | "ro", "true" | "1") => words.push("ro".to_owned()),
+            ("readonly" | "ro", "false" | "0") => {}
+            ("bind-propagation", "private" | "rprivate" | "slave" | "rslave" | "shared" | "rshared") => {
+                propagation = value
+            }
+            ("bind-nonrecursive", "true" | "1") => recursive = false,
+            ("bind-nonrecursive", "false" | "0") => {}
+            ("tmpfs-size", _) => tmpfs.push(format!("size={}", size("--mount", value)?)),
+            ("tmpfs-mode", _) if value.bytes().all(|byte| (b'0'..=b'7').contains(&byte)) => {
+                tmpfs.push(format!("mode={value}"))
+            }
+            _ => return Err(wrong("--mount", text, hint)),
+        }
+    }
+    let target = target.ok_or_else(|| wrong("--mount", text, hint))?;
+    match (kind, source) {
+        ("bind", Some(source)) if tmpfs.is_empty() => {
+            words.insert(0, if recursive { "rbind" } else { "bind" }.into());
+            words.push(propagation.into());
+            Ok(Mount { source: Some(source), target, options: words })
+        }
+        ("tmpfs", None) => {
+            words.extend(["nosuid", "nodev", "noexec"].map(str::to_owned));
+            words.extend(tmpfs);
+            Ok(Mount { source: None, target, options: words })
+        }
+        _ => Err(wrong("--mount", text, hint)),
+    }
+}
+
+/// `TARGET[:OPTIONS]`, docker's `--tmpfs`.
+pub fn tmpfs(text: &str) -> Result<Mount> {
+    let (target, given) = text.split_once(':').unwrap_or((text, ""));
+    let mut options = ["noexec", "nosuid", "nodev"].map(str::to_owned).to_vec();
+    options.extend(given.split(',').filter(|word| !word.is_empty()).map(str::to_owned));
+    Ok(Mount { source: None, target: absolute("--tmpfs", target)?, options })
+}
+
+fn absolute(option: &str, target: &str) -> Result<String> {
+    if !target.starts_with('/') || target == "/" || target.split('/').any(|part| part == "..") {
+        let cause = format!("{option}: {target:?} is no absolute path below the container's root");
+        return Err(Error::usage(cause));
+    }
+    Ok(target.to_owned())
+}
+
+fn size(option: &str, text: &str) -> Result<i64> {
+    crate::units::bytes(text)
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| wrong(option, text, "a size is a number of bytes, or one with k, m or g"))
+}
+
+/// `NAME=SOFT[:HARD]`, docker's `--ulimit`; -1 is unlimited.
+pub fn ulimit(text: &str) -> Result<Ulimit> {
+    let hint = "--ulimit nofile=1024:2048";
+    let parsed = || {
+        let (name, limits) = text.split_once('=')?;
+        let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+        let number = |text: &str| if text == "-1" { Some(u64::MAX) } else { text.parse().ok() };
+        let known = [
+            "as",
+            "core",
+            "cpu",
+            "data",
+            "fsize",
+            "locks",
+            "memlock",
+            "msgqueue",
+            "nice",
+            "nofile",
+            "nproc",
+            "rss",
+            "rtprio",
+            "rttime",
+            "sigpending",
+            "stack",
+        ];
+        let name = known.contains(&name).then(|| format!("RLIMIT_{}", name.to_uppercase()))?;
+        let (soft, hard) = (number(soft)?, number(hard)?);
+        (soft <= hard).then_some(Ulimit { name, soft, hard })
+    };
+    parsed().ok_or_else(|| wrong("--ulimit", text, hint))
+}
+
+/// `HOST[:TARGET][:rwm]`, docker's `--device`.
+pub fn device(text: &str) -> Result<Device> {
+    let is_access = |word: &str| !word.is_empty() && word.bytes().all(|byte| b"rwm".contains(&byte));
+    let parts: Vec<&str> = text.split(':').collect();
+    let (host, target, access) = match parts[..] {
+        [host] => (host, host, "rwm"),
+        [host, access] if is_access(access) => (host, host, access),
+        [host, target] => (host, target, "rwm"),
+        [host, target, access] if is_access(access) => (host, target, access),
+        _ => return Err(wrong("--device", text, "--device /dev/HOST[:/dev/CONTAINER][:rwm]")),
+    };
+    Ok(Device { host: host.to_owned(), target: absolute("--device", target)?, access: access.to_owned() })
+}
+
+impl Security {
+    /// Adds one `--security-opt`.
+    pub fn add(&mut self, text: &str) -> Result<()> {
+        let (key, value) = text.split_once(['=', ':']).unwrap_or((text, "true"));
+        match (key, value) {
+            ("no-new-privileges", "true") => self.no_new_privileges = true,
+            ("no-new-privileges", "false") => self.no_new_privileges = false,
+            ("seccomp", "unconfined") => self.no_seccomp = true,
+            ("seccomp", "builtin") => (self.no_seccomp, self.seccomp_file) = (false, None),
+            ("seccomp", file) => self.seccomp_file = Some(file.into()),
+            ("apparmor", profile) => self.apparmor = Some(profile.to_owned()),
+            ("systempaths", "unconfined") => self.open_system_paths = true,
+            ("label", "disable") => self.selinux_label = None,
+            ("label", label) if label.matches(':').count() >= 3 => self.selinux_label = Some(label.to_owned()),
+            _ => {
+                return Err(wrong(
+                    "--security-opt",
+                    text,
+                    "no-new-privileges, seccomp=unconfined|FILE, apparmor=PROFILE, systempaths=unconfined, label=disable|USER:ROLE:TYPE:LEVEL",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Network {
+    pub fn parse(text: &str) -> Result<Self> {
+        match text {
+            "none" => Ok(Self::None),
+            "host" => Ok(Self::Host),
+            _ => match text.strip_prefix("ns:") {
+                Some(path) if path.starts_with('/') => Ok(Self::Path(path.into())),
+                _ => Err(wrong("--network", text, "none, host or ns:/PATH")),
+            },
+        }
+    }
+}
+
+/// `1.5` as 1500.
+pub fn cpus(text: &str) -> Result<u64> {
+    let parsed = || {
+        let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+        let is_number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
+        if whole.len() + part.len() == 0 || !is_number(whole) || !is_number(part) {
+            return None;
+        }
+        let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+        let thousandths: u64 = format!("{part:0<3.3}").parse().ok()?;
+        whole.checked_mul(1000)?.checked_add(thousandths).filter(|cpus| (10..=1_000_000_000).contains(cpus))
+    };
+    parsed().ok_or_else(|| wrong("--cpus", text, "a number of CPUs such as 1.5, at least 0.01"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes() {
+        let options = |text: &str| volume(text).map(|mount| mount.options.join(",")).map_err(|error| error.to_string());
+        assert_eq!(options("/a:/b").unwrap(), "rbind,rprivate");
+        assert_eq!(options("./a:/b:ro,rslave").unwrap(), "rbind,ro,rslave");
+        for text in ["/a", "a:/b", "/a:b", "/a:/", "/a:/b/../..", "/a:/b:what", "/a:/b:ro:x", ""] {
+            assert!(options(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn mounts() {
+        let read = |text: &str| mount(text).map(|mount| (mount.source, mount.target, mount.options.join(",")));
+        assert_eq!(
+            read("type=bind,source=/a,target=/b,readonly").unwrap(),
+            (Some("/a".into()), "/b".into(), "rbind,ro,rprivate".into())
+        );
+        assert_eq!(
+            read("type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=1777").unwrap(),
+            (None, "/t".into(), "nosuid,nodev,noexec,size=1048576,mode=1777".into())
+        );
+        for text in [
+            "",
+            "type=volume,target=/a",
+            "target=/a",
+            "source=/a",
+            "type=tmpfs,source=/a,target=/b",
+            "type=bind,source=/a,target=/b,tmpfs-size=1",
+            "type=tmpfs,target=/a,tmpfs-mode=9",
+        ] {
+            assert!(mount(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers() {
+        assert_eq!(ulimit("nofile=1:2").unwrap(), Ulimit { name: "RLIMIT_NOFILE".into(), soft: 1, hard: 2 });
+        assert_eq!(ulimit("core=-1").unwrap().hard, u64::MAX);
+        for text in ["nofile", "files=1", "nofile=2:1", "nofile=x"] {
+            assert!(ulimit(text).is_err(), "{text}");
+        }
+        for (text, thousandths) in [("1", 1000), ("1.5", 1500), (".25", 250), ("0.0125", 12), ("2.", 2000)] {
+            assert_eq!(cpus(text).unwrap(), thousandths, "{text}");
+        }
+        for text in ["", ".", "-1", "1e3", "0", "0.001", "x"] {
+            assert!(cpus(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn devices_and_networks() {
+        let read =
+            |text: &str| device(text).map(|device| format!("{} {} {}", device.host, device.target, device.access));
+        assert_eq!(read("/dev/a").unwrap(), "/dev/a /dev/a rwm");
+        assert_eq!(read("/dev/a:r").unwrap(), "/dev/a /dev/a r");
+        assert_eq!(read("/dev/a:/dev/b").unwrap(), "/dev/a /dev/b rwm");
+        assert_eq!(read("/dev/a:/dev/b:rw").unwrap(), "/dev/a /dev/b rw");
+        assert!(read("/dev/a:/dev/b:x").is_err());
+        assert!(read("a:b").is_err());
+        assert_eq!(Network::parse("ns:/run/netns/x").unwrap(), Network::Path("/run/netns/x".into()));
+        assert!(Network::parse("bridge").is_err());
+    }
+
+    #[test]
+    fn security_options() {
+        let mut security = Security::default();
+        for text in ["no-new-privileges", "seccomp=unconfined", "apparmor=unconfined", "systempaths=unconfined"] {
+            security.add(text).unwrap();
+        }
+        assert!(security.no_new_privileges && security.no_seccomp && security.open_system_paths);
+        for text in ["", "what", "no-new-privileges=maybe", "label=type:x"] {
+            assert!(security.add(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! [parent] `run --image` and `bundle`: an image of the store as configuration of a container.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File};
+use std::io::{IsTerminal, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+
+use super::Runtime;
+use crate::error::{Context, Error, Result};
+use crate::image::config::{self, Bundle, IdMaps, ImageConfig, Place};
+use crate::image::options::Pull;
+use crate::image::{Image, Options, Origin, Store, helper, ids};
+use crate::sys::mount;
+
+/// A configuration whose layers nobody removes from the store while this lives.
+pub struct Configured {
+    /// config.json
+    pub text: String,
+    /// Contents of the files that the configuration mounts from the container's directory.
+    pub files: Vec<(&'static str, String)>,
+    store: Store,
+    lock: Option<Flock<File>>,
+}
+
+/// The configuration of a container whose directory will be `dir`.
+///
+/// # Errors
+/// There is no such image, or a flag asks for what is not there.
+pub fn configure(
+    runtime: &Runtime,
+    options: &Options,
+    id: &str,
+    dir: &Path,
+    root: Option<&Path>,
+    terminal: bool,
+    program: &OsStr,
+) -> Result<Configured> {
+    let doing = || format!("image {:?}", options.image);
+    let store = Store::locate(options.store.as_deref(), runtime.rootless)?;
+    let (image, lock) = find(options, &store, program).doing(doing)?;
+    let layers = layers(&image, &store)?;
+    let top = layers.first().cloned().ok_or_else(|| Error::other("the image has no layers: there is nothing in it"));
+    let top = top.doing(doing)?;
+    let blob = store.blob(image.config);
+    let text = fs::read(&blob).doing(|| format!("read the image's configuration {}", blob.display()))?;
+    let own: ImageConfig = serde_json::from_slice(&text)
+        .map_err(|error| Error::other(format!("the image's configuration is broken: {error}")))
+        .doing(doing)?;
+    let is_cgroup_v2 = statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC);
+    let place = Place {
+        id,
+        dir,
+        root: root.map_or_else(|| top.clone(), Path::to_path_buf),
+        upper: kept_layer(options, &store, id, &top)?,
+        layers,
+        ids: id_maps(options, runtime, &store)?,
+        terminal,
+        is_cgroup_v2,
+        limits_swap: limits_swap(is_cgroup_v2),
+        has_rro: mount::has_set_attributes(),
+        init: if options.init { Some(helper::find("kelson-init", program)?) } else { None },
+    };
+    let Bundle { config, files } = config::bundle(&own, options, &place)?;
+    Ok(Configured { text: config.to_string(), files, store, lock })
+}
+
+/// The image, and the lock that keeps it; what the store lacks is brought into it.
+fn find(options: &Options, store: &Store, program: &OsStr) -> Result<(Image, Option<Flock<File>>)> {
+    let origin = Origin::parse(&options.image)?;
+    let lock = hold(store)?;
+    let is_fixed = options.pull != Pull::Always || !matches!(origin, Origin::Name(_));
+    if is_fixed && let Some(image) = store.find(&origin, options.platform.as_deref())? {
+        return Ok((image, lock));
+    }
+    if options.pull == Pull::Never && matches!(origin, Origin::Name(_) | Origin::Id(_)) {
+        return Err(Error::other("the store has no such image")
+            .hint("--pull missing fetches it; kelson image list tells what is there"));
+    }
+    // Who adds an image may have to wait for who removes one.
+    drop(lock);
+    let image = helper::ensure(options, store, program)?;
+    let lock = hold(store)?;
+    let is_there = |layer: &crate::image::store::Layer| store.layer(layer.diff_id).is_dir();
+    match image.layers.iter().all(is_there) {
+        true => Ok((image, lock)),
+        false => Err(Error::other("the image was removed as soon as it was there").hint("try again")),
+    }
+}
+
+/// Keeps what is in the store there; `None` if there is no store yet.
+fn hold(store: &Store) -> Result<Option<Flock<File>>> {
+    let path = store.root.join("lock");
+    let file = match File::open(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        file => file.doing(|| format!("open {}", path.display()))?,
+    };
+    let lock = Flock::lock(file, FlockArg::LockShared);
+    lock.map(Some).map_err(|(_, errno)| errno).doing(|| format!("lock {}", path.display()))
+}
+
+/// The unpacked layers, topmost first. overlayfs takes no directory twice, and of equal layers the topmost decides.
+fn layers(image: &Image, store: &Store) -> Result<Vec<PathBuf>> {
+    let mut all: Vec<PathBuf> = vec![];
+    for layer in image.layers.iter().rev() {
+        let path = store.layer(layer.diff_id);
+        if !all.contains(&path) {
+            all.push(path);
+        }
+        if layer.is_opaque {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+/// Upper and work directory of a layer that outlives the container.
+fn kept_layer(options: &Options, store: &Store, id: &str, top: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
+    let dir = match (&options.upper, options.keep_layer) {
+        (Some(_), true) => {
+            return Err(Error::usage("--upper and --keep-layer: one of them says where the layer is kept"));
+        }
+        (Some(dir), false) => std::path::absolute(dir).doing(|| format!("--upper {}", dir.display()))?,
+        (None, true) => store.root.join("kept").join(id),
+        (None, false) => return Ok(None),
+    };
+    let (upper, work) = (dir.join("upper"), dir.join("work"));
+    for path in [&upper, &work] {
+        DirBuilder::new().recursive(true).mode(0o700).create(path).doing(|| format!("make {}", path.display()))?;
+    }
+    // What the container sees as / looks as in the image, but for a layer that was there.
+    if fs::read_dir(&upper).doing(|| format!("read {}", upper.display()))?.next().is_none() {
+        let info = fs::metadata(top).doing(|| format!("look at {}", top.display()))?;
+        let like = fs::Permissions::from_mode(info.mode() & 0o7777);
+        fs::set_permissions(&upper, like).doing(|| format!("change the mode of {}", upper.display()))?;
+        match std::os::unix::fs::chown(&upper, Some(info.uid()), Some(info.gid())) {
+            // An ordinary user's own.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+            done => done.doing(|| format!("change the owner of {}", upper.display()))?,
+        }
+    }
+    Ok(Some((upper, work)))
+}
+
+fn id_maps(options: &Options, runtime: &Runtime, store: &Store) -> Result<Option<IdMaps>> {
+    if !config::needs_user_namespace(options, runtime.rootless)? {
+        return Ok(None);
+    }
+    Ok(Some(match store.is_squashed()? {
+        true => ids::only_caller(),
+        false => ids::of_caller(),
+    }))
+}
+
+/// Whether a limit of swap can be set: memory.swap.max, or memsw of v1, which a kernel may be booted without.
+fn limits_swap(is_cgroup_v2: bool) -> bool {
+    match is_cgroup_v2 {
+        true => Path::new("/proc/swaps").exists(),
+        false => Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists(),
+    }
+}
+
+impl Configured {
+    /// Where the store will know of the container with the directory `dir`: as long as the link is there and true, its layers
+    /// stay.
+    pub fn link(&self, dir: &Path) -> Result<PathBuf> {
+        let info = fs::metadata(dir).doing(|| format!("look at {}", dir.display()))?;
+        Ok(self.store.root.join("roots").join(format!("{:x}-{:x}", info.dev(), info.ino())))
+    }
+
+    /// Makes that link, and the files; from then on the layers are the container's to keep.
+    pub fn settle(&mut self, dir: &Path, link: &Path) -> Result<()> {
+        let doing = || format!("tell the store of the container: {}", link.display());
+        if let Some(roots) = link.parent() {
+            DirBuilder::new().recursive(true).mode(0o700).create(roots).doing(doing)?;
+        }
+        // One of a directory that had the same number and is gone.
+        let _ = fs::remove_file(link);
+        symlink(dir, link).doing(doing)?;
+        self.lock = None;
+        for (name, contents) in &self.files {
+            let path = dir.join(name);
+            let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path);
+            made.and_then(|mut file| file.write_all(contents.as_bytes()))
+                .doing(|| format!("write {}", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a container in the foreground gets a terminal: where it is asked for, or the caller has one.
+pub fn wants_terminal(options: &Options, detach: bool) -> bool {
+    let has_terminal = || std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    options.tty.unwrap_or_else(|| !detach && options.interactive != Some(false) && has_terminal())
+}
