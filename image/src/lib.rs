@@ -2,3 +2,5 @@
 //! which `kelson` starts.
 
 #![forbid(unsafe_code)]
+
+pub mod unpack;
