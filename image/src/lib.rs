@@ -3,4 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod manifest;
+pub mod platform;
+pub mod registry;
 pub mod unpack;
