@@ -3,7 +3,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cli;
+pub mod config;
+pub mod import;
 pub mod manifest;
+pub mod parallel;
 pub mod platform;
 pub mod registry;
+pub mod source;
+pub mod store;
+pub mod time;
 pub mod unpack;

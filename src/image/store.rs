@@ -1,12 +1,13 @@
 //! Where images are kept, and how one is found there. `kelson-image` writes it; here it is only read.
 //!
 //! ```text
+//!   ids                     whose the files of layers are ([`Ownership`])
 //!   lock                    flock(2): shared by who adds or uses, exclusive for who removes
 //!   blobs/sha256/HEX        manifests, configurations and layers as they were received, verified
 //!   layers/HEX/fs           the layer with this diff id, unpacked, whiteouts in overlayfs's form; never changed again
 //!   layers/HEX/layer.json   what is known of it
 //!   images/HOST/PATH/:TAG   the image of a name (`@sha256:HEX` for a name by digest), as [`Image`]
-//!   images/@sha256:HEX      the image with this configuration, which has no name
+//!   images/@sha256:HEX      the image with this configuration, whatever its names are
 //!   sources/DEV-INODE       what a file that was imported held (`Source`), so that it is not read again
 //!   roots/DEV-INODE         link to the directory of a container or bundle (with that number) which uses layers
 //!   kept/ID/                writable layers that outlive their container: upper/ and work/
@@ -20,6 +21,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -91,6 +93,19 @@ pub struct Fingerprint {
     pub changed: i128,
 }
 
+/// Whose the files of a store's layers are, and how overlayfs's marks are written in them: decided when the store is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ownership {
+    pub format: u32,
+    /// The user namespace whose ids the files have, as lines of its uid_map: ids inside, ids outside, and how many.
+    pub uid: Vec<[u32; 3]>,
+    pub gid: Vec<[u32; 3]>,
+    /// Every file belongs to the caller, who had no other ids.
+    pub squash: bool,
+    /// Marks are `user.overlay.*` (the overlay needs `userxattr`) and not `trusted.overlay.*`.
+    pub user_xattr: bool,
+}
+
 impl Fingerprint {
     /// Of `path`; for a directory that of the file in it which names all others.
     pub fn of(path: &Path) -> std::io::Result<Self> {
@@ -109,6 +124,13 @@ impl Fingerprint {
             modified: nanoseconds(info.mtime(), info.mtime_nsec()),
             changed: nanoseconds(info.ctime(), info.ctime_nsec()),
         })
+    }
+
+    /// Whether the file changed so lately that a further change could leave all of this as it is: the clock of inodes ticks.
+    pub fn is_too_new(&self) -> bool {
+        const TICK: i128 = 20_000_000;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128);
+        now - self.changed < TICK
     }
 
     /// Name of the record below `sources/`.
@@ -152,6 +174,16 @@ impl Store {
     /// The unpacked layer.
     pub fn layer(&self, diff_id: Digest) -> PathBuf {
         self.root.join("layers").join(diff_id.hex()).join("fs")
+    }
+
+    /// How this store's layers were unpacked; `None` where there is no store yet.
+    pub fn ownership(&self) -> Result<Option<Ownership>> {
+        read(&self.root.join("ids"))
+    }
+
+    /// Path below `images/` of the record that an image has, whatever its names are.
+    pub fn anchor_of(config: Digest) -> PathBuf {
+        format!("@{config}").into()
     }
 
     /// Path of a name's record below `images/`. It stays below: no component of a name is `..` or empty.

@@ -140,6 +140,27 @@ pub fn unpack(
     Ok(Unpacked { blob, blob_size, compression, diff_id, archive_size, entries, bytes, is_opaque, skipped })
 }
 
+/// Writes what `stream` holds uncompressed (gzip, zstd or neither) to `output`, within the limits of a layer.
+///
+/// # Errors
+/// What is wrong with the stream, what it would become too much of, what cannot be written.
+pub fn uncompress(stream: impl Read, output: &mut dyn Write, limits: &Limits) -> Result<u64> {
+    let (mut blob, compression) = Blob::open(stream, None)?;
+    let meter = limits::Meter::new(limits);
+    let mut decoder = Decoder::new(&mut blob, compression, limits)?;
+    let (mut buffer, mut written) = (vec![0; 256 << 10], 0);
+    loop {
+        let length = match decoder.read(&mut buffer) {
+            Ok(0) => return Ok(written),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            length => length?,
+        };
+        written += length as u64;
+        meter.check_archive(pipe::Measured::received(&decoder), written)?;
+        output.write_all(&buffer[..length])?;
+    }
+}
+
 fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }

@@ -1,0 +1,135 @@
+//! What is in use: by containers and bundles (roots/), and by those who add to the store at this moment.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use kelson::error::{Context, Result};
+use kelson::image::Digest;
+use kelson::image::store::Image;
+use serde::Deserialize;
+
+use super::images::Record;
+use super::work::Transaction;
+use super::{Writer, entries};
+
+/// The annotation of a bundle that names its layers, as a JSON array of paths (docs: overlay).
+const LOWER: &str = "org.kelson.overlay.lower";
+
+/// Who uses which layers.
+#[derive(Default)]
+pub struct Users {
+    /// A directory of each.
+    pub layers: HashMap<Digest, PathBuf>,
+    /// The layers of each user.
+    pub sets: Vec<HashSet<Digest>>,
+    /// One of which it cannot be told what it uses: nothing may go.
+    pub unknown: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Bundle {
+    #[serde(default)]
+    annotations: HashMap<String, String>,
+}
+
+/// The layers of an image that are seen: those below one that hides them are not in its overlay.
+fn visible(image: &Image) -> HashSet<Digest> {
+    let first = image.layers.iter().rposition(|layer| layer.is_opaque).unwrap_or(0);
+    image.layers[first..].iter().map(|layer| layer.diff_id).collect()
+}
+
+impl Users {
+    /// Whether there is a container or bundle with just the layers of this image.
+    pub fn has(&self, image: &Image) -> bool {
+        self.unknown.is_some() || self.sets.contains(&visible(image))
+    }
+}
+
+impl Writer {
+    /// The users in roots/; links to what is no more are removed.
+    pub fn users(&self) -> Result<Users> {
+        let mut users = Users::default();
+        for link in entries(&self.store.root.join("roots"))? {
+            let Some(directory) = living(&link) else {
+                fs::remove_file(&link).doing(|| format!("remove {}", link.display()))?;
+                continue;
+            };
+            match self.layers_of(&directory) {
+                Ok(layers) => {
+                    users.layers.extend(layers.iter().map(|layer| (*layer, directory.clone())));
+                    users.sets.push(layers);
+                }
+                Err(error) => {
+                    log::warn!("{error}: what it uses cannot be told, so no layer is removed while it is there");
+                    users.unknown = Some(directory);
+                }
+            }
+        }
+        Ok(users)
+    }
+
+    /// The layers of this store that the config.json in `directory` names.
+    fn layers_of(&self, directory: &Path) -> Result<HashSet<Digest>> {
+        let path = directory.join("config.json");
+        let read = || -> Result<_> {
+            let bundle: Bundle = serde_json::from_slice(&fs::read(&path)?).map_err(std::io::Error::from)?;
+            let lower = bundle.annotations.get(LOWER).map_or("[]", String::as_str);
+            Ok(serde_json::from_str::<Vec<PathBuf>>(lower).map_err(std::io::Error::from)?)
+        };
+        let lower = read().doing(|| format!("read {}", path.display()))?;
+        Ok(lower.iter().filter_map(|path| self.layer_at(path)).collect())
+    }
+
+    /// The layer that has `path`: below `layers/HEX` of this store.
+    fn layer_at(&self, path: &Path) -> Option<Digest> {
+        let below = path.strip_prefix(self.store.root.join("layers")).ok()?;
+        match below.components().next()? {
+            Component::Normal(name) => Digest::from_hex(name.to_str()?),
+            _ => None,
+        }
+    }
+
+    /// A container or bundle for which the layers of this image must stay, unless another image has them too.
+    pub fn user_of(&self, records: &[Record]) -> Result<Option<PathBuf>> {
+        let users = self.users()?;
+        if let Some(unknown) = users.unknown {
+            return Ok(Some(unknown));
+        }
+        let config = records.first().map(|record| record.image.config);
+        let others = super::images::records(&self.store)?;
+        let shared: HashSet<_> = others
+            .iter()
+            .filter(|record| Some(record.image.config) != config)
+            .flat_map(|record| record.image.layers.iter().map(|layer| layer.diff_id))
+            .collect();
+        let mut own = records.iter().flat_map(|record| record.image.layers.iter().map(|layer| layer.diff_id));
+        Ok(own.find_map(|layer| users.layers.get(&layer).filter(|_| !shared.contains(&layer)).cloned()))
+    }
+
+    /// The digits of layers and blobs that living transactions use. The lock must be held alone: those that come later see what
+    /// is gone.
+    pub fn marks(&self) -> Result<HashSet<String>> {
+        let mut marks = HashSet::new();
+        for path in entries(&self.store.root.join("tmp"))? {
+            let is_transaction = path.file_name().is_some_and(|name| {
+                name.to_string_lossy().strip_prefix(Transaction::KIND).is_some_and(|rest| rest.starts_with('-'))
+            });
+            if is_transaction {
+                let names =
+                    entries(&path)?.into_iter().filter_map(|path| path.file_name()?.to_str().map(str::to_owned));
+                marks.extend(names);
+            }
+        }
+        Ok(marks)
+    }
+}
+
+/// The directory that the link in roots/ points at, if it is still the one with the link's numbers.
+fn living(link: &Path) -> Option<PathBuf> {
+    let directory = fs::read_link(link).ok()?;
+    let info = fs::metadata(&directory).ok().filter(fs::Metadata::is_dir)?;
+    let name = format!("{:x}-{:x}", info.dev(), info.ino());
+    (link.file_name()?.to_str() == Some(&name)).then_some(directory)
+}
