@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn how_long_ago() {
-        let at = |seconds| ago(&format_utc(1_000_000_000 - seconds), 1_000_000_000);
+        let at = |seconds: i64| ago(&format_utc(1_000_000_000 - seconds), 1_000_000_000);
         for (seconds, said) in [
             (0, "Less than a second ago"),
             (1, "1 second ago"),

@@ -7,7 +7,6 @@
 mod act;
 mod help;
 mod show;
-mod size;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
