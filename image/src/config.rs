@@ -54,6 +54,12 @@ impl Config {
         Ok(config)
     }
 
+    /// The platform as it is compared: `linux/arm64` for arm64's v8.
+    pub fn platform_name(&self) -> String {
+        let name = self.platform.to_string();
+        name.parse::<Platform>().map_or(name, |platform| platform.to_string())
+    }
+
     /// Lowest first.
     pub fn diff_ids(&self) -> &[Digest] {
         self.rootfs.diff_ids.as_deref().unwrap_or_default()

@@ -83,7 +83,7 @@ fn add(transaction: &Transaction<'_>, found: Found, import: &Import<'_>) -> Resu
         name: None,
         manifest: found.manifest.as_ref().map(|manifest| manifest.digest),
         config: found.config_digest,
-        platform: found.config.platform.to_string(),
+        platform: found.config.platform_name(),
         layers,
         added: time::now(),
     };

@@ -5,10 +5,13 @@
 
 pub mod cli;
 pub mod config;
+pub mod export;
 pub mod import;
 pub mod manifest;
 pub mod parallel;
 pub mod platform;
+pub mod progress;
+pub mod pull;
 pub mod registry;
 pub mod source;
 pub mod store;

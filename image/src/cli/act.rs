@@ -1,33 +1,51 @@
 //! What each command does.
 
-use std::ffi::OsStr;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
+use std::path::Path;
 
 use kelson::error::{Context, Error, Kind, Result};
 use kelson::image::store::Image;
 use kelson::image::{Origin, Reference, Store};
 use nix::unistd::geteuid;
+use serde_json::json;
 
-use super::{Command, Invocation, Options};
+use super::size::human;
+use super::{Command, Invocation, Options, show};
+use crate::export::{self, Format};
 use crate::import::{self, Import, Names};
 use crate::platform::Platform;
-use crate::store::{Writer, ids};
+use crate::progress::Progress;
+use crate::pull::{self, Pull};
+use crate::registry;
+use crate::store::images::named;
+use crate::store::prune::Freed;
+use crate::store::{Hold, Writer, ids};
 
 /// Does what the command line asks for.
 pub fn perform(invocation: &Invocation) -> Result<()> {
     let options = &invocation.options;
     match &invocation.command {
+        Command::Pull(words) => pull_all(options, words),
+        Command::Import(words) => import_all(options, words),
+        Command::List => print(&show::list(&locate(options)?, options)?),
+        Command::Inspect(words) => print(&show::inspect(&locate(options)?, words)?),
+        Command::History(word) => print(&show::history(&locate(options)?, word, options)?),
+        Command::Remove(words) => remove(options, words),
+        Command::Prune => prune(options),
+        Command::Export(words) => export(options, words),
+        Command::Tag(word, name) => writer(options)?.tag(word, name),
         Command::Ensure(word) => {
-            let record =
-                serde_json::to_string(&ensure(options, word)?).map_err(|error| Error::other(error.to_string()))?;
+            let image = ensure(options, word)?;
+            let record = serde_json::to_string(&image).map_err(|error| Error::other(error.to_string()))?;
             print(&format!("{record}\n"))
         }
         Command::Print(text) => print(text),
-        _ => Err(Error::other("")),
     }
 }
 
-pub fn print(text: &str) -> Result<()> {
+fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).doing(|| "write to standard output")
 }
@@ -43,6 +61,50 @@ fn writer(options: &Options) -> Result<Writer> {
     Writer::open(store, ownership)
 }
 
+/// The name and the id of an image that came into the store.
+fn tell(options: &Options, image: &Image) -> Result<()> {
+    let name = image.name.as_ref().and_then(|name| name.parse::<Reference>().ok());
+    match name.filter(|_| !options.quiet) {
+        Some(name) => print(&format!("{} {}\n", name.familiar(), image.config)),
+        None => print(&format!("{}\n", image.config)),
+    }
+}
+
+fn pull_all(options: &Options, words: &[String]) -> Result<()> {
+    let names = words.iter().map(|word| match Origin::parse(word.as_ref())? {
+        Origin::Name(name) => Ok(name),
+        _ => Err(Error::usage(format!("{word:?} is no name of an image")).hint("kelson image import takes files")),
+    });
+    let names = names.collect::<Result<Vec<_>>>()?;
+    let writer = writer(options)?;
+    names.iter().try_for_each(|name| tell(options, &pull_one(&writer, options, name)?))
+}
+
+fn pull_one(writer: &Writer, options: &Options, name: &Reference) -> Result<Image> {
+    let registry = registry::Options { plain_http: options.plain_http.clone(), ..registry::Options::default() };
+    let progress = Progress::new(options.quiet);
+    let platform = options.platform.as_ref();
+    pull::pull(writer, name, &Pull { platform, limits: &options.limits, registry, progress: &progress })
+}
+
+fn import_all(options: &Options, words: &[OsString]) -> Result<()> {
+    let files = words.iter().map(|word| match Origin::parse(word)? {
+        Origin::File(file) => Ok(file),
+        _ => Err(Error::usage(format!("{word:?} is no file"))
+            .hint("a file is given as ./FILE; kelson image pull takes names")),
+    });
+    let files = files.collect::<Result<Vec<_>>>()?;
+    let writer = writer(options)?;
+    for origin in &files {
+        let names = if options.names.is_empty() { Names::Own } else { Names::Given(&options.names) };
+        let (platform, limits) = (options.platform.as_ref(), &options.limits);
+        for image in import::all(&writer, &Import { origin, platform, limits, names })? {
+            tell(options, &image)?;
+        }
+    }
+    Ok(())
+}
+
 /// The image that `word` names: of the store, or brought there.
 fn ensure(options: &Options, word: &OsStr) -> Result<Image> {
     let origin = Origin::parse(word)?;
@@ -52,22 +114,75 @@ fn ensure(options: &Options, word: &OsStr) -> Result<Image> {
     }
     match &origin {
         Origin::File(file) => {
-            let names = Names::None;
-            import::one(
-                &writer(options)?,
-                &Import { origin: file, platform: options.platform.as_ref(), limits: &options.limits, names },
-            )
+            let (platform, limits) = (options.platform.as_ref(), &options.limits);
+            import::one(&writer(options)?, &Import { origin: file, platform, limits, names: Names::None })
         }
         Origin::Id(digits) => Err(Error::new(Kind::State, format!("there is no image with the id {digits}"))
             .hint("kelson image list tells which there are")),
-        Origin::Name(name) => Err(missing(word, name)),
+        Origin::Name(name) => {
+            let pulled = pull_one(&writer(options)?, options, name);
+            match Path::new(word).exists() {
+                // Of more use than what a registry says.
+                true => pulled.map_err(|error| {
+                    Error::new(error.kind(), without_hint(&error))
+                        .hint(format!("for the file of this name write ./{}", word.to_string_lossy()))
+                }),
+                false => pulled,
+            }
+        }
     }
 }
 
-fn missing(word: &OsStr, name: &Reference) -> Error {
-    let error = Error::new(Kind::State, format!("there is no image {}", name.familiar()));
-    match std::path::Path::new(word).exists() {
-        true => error.hint(format!("for the file of this name write ./{}", word.to_string_lossy())),
-        false => error,
+fn without_hint(error: &Error) -> String {
+    let text = error.to_string();
+    let hint = error.way_out().map(|hint| format!(" ({hint})"));
+    hint.and_then(|hint| text.strip_suffix(&hint).map(str::to_owned)).unwrap_or(text)
+}
+
+fn remove(options: &Options, words: &[String]) -> Result<()> {
+    let writer = writer(options)?;
+    for word in words {
+        let removed = writer.remove(word, options.force)?;
+        if options.json {
+            let Freed { layers, bytes, .. } = removed.freed;
+            let value =
+                json!({ "untagged": removed.names, "deleted": removed.image, "layers": layers, "bytes": bytes });
+            print(&format!("{value}\n"))?;
+            continue;
+        }
+        let mut text: String = removed.names.iter().map(|name| format!("Untagged: {name}\n")).collect();
+        text.extend(removed.image.map(|id| format!("Deleted: {id}\n")));
+        print(&text)?;
     }
+    Ok(())
+}
+
+fn prune(options: &Options) -> Result<()> {
+    let Freed { images, layers, bytes } = writer(options)?.prune(options.all)?;
+    if options.json {
+        return print(&format!("{}\n", json!({ "images": images, "layers": layers, "bytes": bytes })));
+    }
+    let mut text: String = images.iter().map(|name| format!("Deleted: {name}\n")).collect();
+    text.push_str(&format!("Freed: {} ({layers} layers)\n", human(bytes)));
+    print(&text)
+}
+
+fn export(options: &Options, words: &[String]) -> Result<()> {
+    let format = options.format.as_deref().map_or(Ok(Format::DockerArchive), Format::parse)?;
+    let writer = writer(options)?;
+    let transaction = writer.transaction()?;
+    let lock = writer.lock(Hold::Shared)?;
+    let mut images = vec![];
+    for word in words {
+        let found = named(&writer.store, word)?;
+        let names: BTreeSet<_> = found.iter().filter_map(|record| record.image.name.clone()).collect();
+        let names = names.iter().map(|name| name.parse()).collect::<Result<Vec<Reference>>>()?;
+        let image = found.into_iter().next().ok_or_else(|| Error::other(format!("there is no image {word:?}")))?.image;
+        images.push((image, names));
+    }
+    for (image, _) in &images {
+        transaction.keeps(image)?;
+    }
+    drop(lock);
+    export::export(&writer.store, &export::collect(images), format, options.output.as_deref())
 }

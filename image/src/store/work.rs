@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kelson::error::{Context, Error, Result};
 use kelson::image::Digest;
+use kelson::image::store::Image;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc::{O_DIRECTORY, O_NOFOLLOW};
@@ -147,9 +148,22 @@ impl Transaction<'_> {
     /// Says that the layer or blob with these digits is used, and gives whether it is there already: if so it stays.
     pub fn uses(&self, hex: &str, path: &Path) -> Result<bool> {
         let _lock = self.writer.lock(Hold::Shared)?;
-        let mark = self.work.path().join(hex);
-        File::create(&mark).doing(|| format!("make {}", mark.display()))?;
+        self.mark(hex)?;
         Ok(path.exists())
+    }
+
+    /// Says that all of an image is used, as long as this lives. The store's lock must be held.
+    pub fn keeps(&self, image: &Image) -> Result<()> {
+        let parts = image.layers.iter().flat_map(|layer| [layer.diff_id, layer.blob]);
+        for digest in parts.chain(image.manifest).chain([image.config]) {
+            self.mark(&digest.hex())?;
+        }
+        Ok(())
+    }
+
+    fn mark(&self, hex: &str) -> Result<()> {
+        let mark = self.work.path().join(hex);
+        File::create(&mark).map(drop).doing(|| format!("make {}", mark.display()))
     }
 
     /// Keeps `bytes`, whose digest is `digest`.
