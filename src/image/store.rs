@@ -97,10 +97,11 @@ pub struct Fingerprint {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ownership {
     pub format: u32,
-    /// The user namespace whose ids the files have, as lines of its uid_map: ids inside, ids outside, and how many.
+    /// The user namespace in which the files have the owners that images give them, as lines of its uid_map: ids inside, ids
+    /// outside, and how many.
     pub uid: Vec<[u32; 3]>,
     pub gid: Vec<[u32; 3]>,
-    /// Every file belongs to the caller, who had no other ids.
+    /// Every file belongs to one user, who is the only one in that namespace.
     pub squash: bool,
     /// Marks are `user.overlay.*` (the overlay needs `userxattr`) and not `trusted.overlay.*`.
     pub user_xattr: bool,
