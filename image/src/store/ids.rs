@@ -38,11 +38,13 @@ pub fn enter(store: &Store, squash: bool) -> Result<Ownership> {
         Some(known) => known,
         None => decide(here.clone(), squash)?,
     };
-    let is_elsewhere = (&ownership.uid, &ownership.gid) != (&here.0, &here.1);
-    if is_elsewhere && ownership.squash {
-        return Err(another(store)).hint(|| "it belongs to a user who has one id only");
+    if ownership.squash {
+        return match (&ownership.uid, &ownership.gid) == (&own().0, &own().1) {
+            true => Ok(ownership),
+            false => Err(another(store)),
+        };
     }
-    if is_elsewhere {
+    if (&ownership.uid, &ownership.gid) != (&here.0, &here.1) {
         let maps = IdMaps { uid: mappings(&ownership.uid), gid: mappings(&ownership.gid) };
         enter_namespace(maps).doing(|| "make a user namespace for the files of images")?;
     }
@@ -53,12 +55,17 @@ fn another(store: &Store) -> Error {
     Error::other(format!("the store {} was made with other user ids than this caller has", store.root.display()))
 }
 
+/// The map in which the caller's ids are 0, and nobody else has one.
+fn own() -> (Ranges, Ranges) {
+    (vec![[0, geteuid().as_raw(), 1]], vec![[0, getegid().as_raw(), 1]])
+}
+
 fn decide(here: (Ranges, Ranges), squash: bool) -> Result<Ownership> {
     let of = |(uid, gid), squash, user_xattr| Ownership { format: FORMAT, uid, gid, squash, user_xattr };
     if geteuid().is_root() {
         // trusted.* attributes take CAP_SYS_ADMIN in the initial user namespace (xattr(7)).
         let is_initial = here.0 == [[0, 0, u32::MAX]];
-        return Ok(of(here, squash, !is_initial));
+        return Ok(of(if squash { own() } else { here }, squash, !is_initial));
     }
     let has_helpers = has_program("newuidmap") && has_program("newgidmap");
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
@@ -70,7 +77,7 @@ fn decide(here: (Ranges, Ranges), squash: bool) -> Result<Ownership> {
                     "the files of images will all be yours: there is no newuidmap, or /etc/subuid and /etc/subgid have no ids for you"
                 );
             }
-            Ok(of(here, true, true))
+            Ok(of(own(), true, true))
         }
         false => Ok(of(maps, false, true)),
     }
