@@ -1,6 +1,6 @@
 //! Extended attributes: setxattr(2), getxattr(2), listxattr(2).
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::path::Path;
 
 use nix::NixPath;
@@ -16,6 +16,58 @@ pub fn set_empty(path: &Path, name: &CStr) -> nix::Result<()> {
         Errno::result(unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), std::ptr::null(), 0, 0) })
     })?
     .map(drop)
+}
+
+/// Names of the attributes of the file at `path` that the caller may see; a link in its last component is not followed.
+///
+/// # Errors
+/// `ENOENT` if there is no such file; where there are no attributes the list is empty.
+pub fn list(path: &Path) -> nix::Result<Vec<CString>> {
+    let names = path.with_nix_path(|path| {
+        read_grown(|list| {
+            // SAFETY: the path ends with NUL, the list has as many bytes as the call is told, and both outlive it.
+            Errno::result(unsafe { libc::llistxattr(path.as_ptr(), list.as_mut_ptr().cast(), list.len()) })
+        })
+    })?;
+    match names {
+        // Each with its NUL.
+        Ok(names) => Ok(names
+            .split_inclusive(|byte| *byte == 0)
+            .filter_map(|name| Some(CStr::from_bytes_with_nul(name).ok()?.to_owned()))
+            .collect()),
+        Err(Errno::ENOTSUP) => Ok(Vec::new()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The value of attribute `name` of the file at `path`; a link in its last component is not followed.
+///
+/// # Errors
+/// `ENODATA` if it has none.
+pub fn get(path: &Path, name: &CStr) -> nix::Result<Vec<u8>> {
+    path.with_nix_path(|path| {
+        read_grown(|value| {
+            // SAFETY: path and name end with NUL, the value has as many bytes as the call is told, and all outlive it.
+            Errno::result(unsafe {
+                libc::lgetxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+            })
+        })
+    })?
+}
+
+/// What `read` fills into a buffer and tells the length of: a larger one where it says `ERANGE`, up to what the kernel has at most
+/// (64 KiB: XATTR_LIST_MAX, XATTR_SIZE_MAX).
+fn read_grown(read: impl Fn(&mut [u8]) -> nix::Result<isize>) -> nix::Result<Vec<u8>> {
+    let mut buffer = vec![0; 1024];
+    let length = read(&mut buffer).or_else(|errno| match errno {
+        Errno::ERANGE => {
+            buffer.resize(64 * 1024, 0);
+            read(&mut buffer)
+        }
+        _ => Err(errno),
+    })?;
+    buffer.truncate(length as usize);
+    Ok(buffer)
 }
 
 /// Whether the file at `path` has one of the attributes `names` that the caller may see.

@@ -9,7 +9,7 @@ use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use sha2::{Digest as _, Sha256};
 
-use super::limits::Limits;
+use super::limits::{FLAG, Limits};
 use super::pipe::Measured;
 
 /// How the archive was compressed, as its first bytes tell.
@@ -192,6 +192,11 @@ impl<R: BufRead> Read for Zstd<R> {
 /// What the stream's own reader said is handed on as it is: the end of it is no corrupt frame.
 fn wrong(error: FrameDecoderError) -> IoError {
     use std::error::Error;
+    if let FrameDecoderError::WindowSizeTooBig { requested, max } = error {
+        return IoError::other(format!(
+            "the zstd stream refers back {requested} bytes, more than {max} ({FLAG} window=N)"
+        ));
+    }
     let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
     while let Some(found) = cause {
         if let Some(io) = found.downcast_ref::<IoError>() {

@@ -106,7 +106,12 @@ mod tests {
             later.add(path, *attributes).unwrap();
         }
         let mut found = Vec::new();
-        later.each(|path, attributes| Ok(found.push((path.to_vec(), attributes)))).unwrap();
+        later
+            .each(|path, attributes| {
+                found.push((path.to_vec(), attributes));
+                Ok(())
+            })
+            .unwrap();
         assert_eq!(found, records);
     }
 

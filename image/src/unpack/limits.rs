@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kelson::error::{Error, Result};
 
-const FLAG: &str = "if the image is trusted, raise the limit: --unpack-limits";
+pub(super) const FLAG: &str = "if the image is trusted, raise the limit: --unpack-limits";
 
 /// What one layer may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,37 +14,37 @@ pub struct Limits {
     pub bytes: u64,
     /// Entries of the archive: 2,000,000.
     pub entries: u64,
-    /// Bytes unpacked for a byte received: 200. Counts above [`Limits::FREE`] only.
+    /// Bytes unpacked for a byte received: 200.
     pub ratio: u64,
+    /// Bytes up to which the ratio does not count: 1 GiB. Files of zeros are small to receive, and do no harm.
+    pub free: u64,
     /// Bytes that a zstd frame may refer back to, which are kept in memory: 32 MiB, what Go's encoder uses at most.
     pub window: u64,
 }
 
-impl Limits {
-    /// Up to 1 GiB a layer may be as small to receive as it wants: files of zeros are, and do no harm.
-    pub const FREE: u64 = 1 << 30;
-}
-
 impl Default for Limits {
     fn default() -> Self {
-        Self { bytes: 64 << 30, entries: 2_000_000, ratio: 200, window: 32 << 20 }
+        Self { bytes: 64 << 30, entries: 2_000_000, ratio: 200, free: 1 << 30, window: 32 << 20 }
     }
 }
 
 impl FromStr for Limits {
     type Err = Error;
 
-    /// `bytes=N,entries=N,ratio=N,window=N`: what is not named has its default.
+    /// `bytes=N,entries=N,ratio=N,free=N,window=N`: what is not named has its default.
     fn from_str(text: &str) -> Result<Self> {
         let mut limits = Self::default();
         for part in text.split(',') {
-            let wrong =
-                || Error::usage(format!("{part:?} is no limit")).hint("limits are bytes=N,entries=N,ratio=N,window=N");
+            let wrong = || {
+                Error::usage(format!("{part:?} is no limit"))
+                    .hint("limits are bytes=N,entries=N,ratio=N,free=N,window=N")
+            };
             let (name, value) = part.split_once('=').ok_or_else(wrong)?;
             let limit = match name {
                 "bytes" => &mut limits.bytes,
                 "entries" => &mut limits.entries,
                 "ratio" => &mut limits.ratio,
+                "free" => &mut limits.free,
                 "window" => &mut limits.window,
                 _ => return Err(wrong()),
             };
@@ -77,11 +77,11 @@ impl<'l> Meter<'l> {
     }
 
     fn check(&self, received: u64, unpacked: u64, what: &str) -> Result<()> {
-        let Limits { bytes, ratio, .. } = *self.limits;
+        let Limits { bytes, ratio, free, .. } = *self.limits;
         if unpacked > bytes {
             return Err(Error::other(format!("{what} more than {bytes} bytes")).hint(format!("{FLAG} bytes=N")));
         }
-        if unpacked > Limits::FREE && unpacked / ratio.max(1) > received {
+        if unpacked > free && unpacked / ratio.max(1) > received {
             return Err(Error::other(format!(
                 "{what} {unpacked} bytes, more than {ratio} times the {received} received"
             ))

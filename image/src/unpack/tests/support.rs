@@ -1,5 +1,6 @@
 //! What makes archives, and a directory to unpack them into.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -193,4 +194,20 @@ pub(super) fn refused_bytes(archive: &[u8]) -> String {
 
 pub(super) fn text(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).unwrap()
+}
+
+/// Says what is skipped without root's privilege.
+pub(super) fn is_root(what: &str) -> bool {
+    let is_root = nix::unistd::geteuid().is_root();
+    if !is_root {
+        eprintln!("skipped without root: {what}");
+    }
+    is_root
+}
+
+/// All attributes of a file.
+pub(super) fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
+    let names = kelson::sys::xattr::list(path).unwrap();
+    let value = |name| kelson::sys::xattr::get(path, name).unwrap();
+    names.iter().map(|name| (name.to_str().unwrap().to_owned(), value(name))).collect()
 }
