@@ -32,8 +32,10 @@ help: ## list the targets
 		/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: deps-build ## build the static release binary, target/…/release/kelson
+build: deps-build ## build the static release binaries: target/…/release/kelson, kelson-image and kelson-init beside it
 	$(CARGO) build --release $(CARGO_FLAGS) --target $(TARGET) -p kelson
+	$(CARGO) build --release $(CARGO_FLAGS) --target $(TARGET) -p kelson-image
+	$(CARGO) build --release $(CARGO_FLAGS) --target $(TARGET) -p kelson-init
 
 .PHONY: run
 run: build deps-busybox ## run a container and show what it sees of itself beside what the host sees
@@ -50,14 +52,14 @@ bundles: deps-busybox ## give every bundle in bundles/ its root file system
 	@bundles/assemble
 
 .PHONY: install
-install: build ## install the binary and podman's drop-in for it (PREFIX, DESTDIR)
-	install -D -m 755 "$(KELSON)" "$(DESTDIR)$(PREFIX)/bin/kelson"
+install: build ## install the binaries and podman's drop-in for them (PREFIX, DESTDIR)
+	install -D -m 755 -t "$(DESTDIR)$(PREFIX)/bin" "$(KELSON)" "$(KELSON)-image" "$(KELSON)-init"
 	install -d "$(dir $(CONTAINERS_CONF))"
 	scripts/containers-conf "$(PREFIX)/bin/kelson" >"$(CONTAINERS_CONF)"
 
 .PHONY: uninstall
 uninstall: ## remove what install put there
-	rm -f "$(DESTDIR)$(PREFIX)/bin/kelson" "$(CONTAINERS_CONF)"
+	rm -f "$(DESTDIR)$(PREFIX)/bin/kelson"{,-image,-init} "$(CONTAINERS_CONF)"
 
 .PHONY: clean
 clean: ## remove what was built here (not ~/.cache/kelson)

@@ -10,7 +10,6 @@
 pub mod config;
 pub mod digest;
 pub mod helper;
-pub mod ids;
 mod layers;
 pub mod options;
 pub mod origin;

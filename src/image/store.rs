@@ -160,14 +160,6 @@ impl Store {
         Ok(Self { root })
     }
 
-    /// Whether all files belong to the caller, who has no other ids to give them.
-    pub fn is_squashed(&self) -> Result<bool> {
-        match fs::read_to_string(self.root.join("ids")) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            text => Ok(text.doing(|| format!("read {}", self.root.join("ids").display()))?.trim() == "squashed"),
-        }
-    }
-
     pub fn blob(&self, digest: Digest) -> PathBuf {
         self.root.join("blobs").join(Digest::ALGORITHM).join(digest.hex())
     }

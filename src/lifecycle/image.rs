@@ -13,7 +13,7 @@ use super::Runtime;
 use crate::error::{Context, Error, Result};
 use crate::image::config::{self, Bundle, IdMaps, ImageConfig, Place};
 use crate::image::options::Pull;
-use crate::image::{Image, Options, Origin, Store, helper, ids};
+use crate::image::{Image, Options, Origin, Store, helper};
 use crate::sys::mount;
 
 /// A configuration whose layers nobody removes from the store while this lives.
@@ -145,14 +145,19 @@ fn kept_layer(options: &Options, store: &Store, id: &str, top: &Path) -> Result<
     Ok(Some((upper, work)))
 }
 
+/// The ids with which the layers were unpacked.
 fn id_maps(options: &Options, runtime: &Runtime, store: &Store) -> Result<Option<IdMaps>> {
     if !config::needs_user_namespace(options, runtime.rootless)? {
         return Ok(None);
     }
-    Ok(Some(match store.is_squashed()? {
-        true => ids::only_caller(),
-        false => ids::of_caller(),
-    }))
+    let lines = |lines: Vec<[u32; 3]>| lines.into_iter().map(|[container, host, size]| (container, host, size)).collect();
+    match store.ownership()? {
+        Some(ownership) if !ownership.uid.is_empty() => {
+            Ok(Some(IdMaps { uid: lines(ownership.uid), gid: lines(ownership.gid) }))
+        }
+        _ => Err(Error::other(format!("the layers in {} were not unpacked for an ordinary user", store.root.display()))
+            .hint("use a store of your own: --store DIR")),
+    }
 }
 
 /// Whether a limit of swap can be set: memory.swap.max, or memsw of v1, which a kernel may be booted without.
