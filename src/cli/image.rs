@@ -41,6 +41,7 @@ pub const OPTIONS: &[&Opt] = &[
     &value("ulimit", None, "NAME=SOFT[:HARD]", "resource limit of the process, such as nofile=1024 (repeatable)"),
     &value("oom-score-adj", None, "N", "who is killed first when the host runs out of memory (-1000 to 1000)"),
     &value("sysctl", None, "KEY=VALUE", "parameter of the container's namespaces (repeatable)"),
+    &value("cgroup-parent", None, "PATH|SLICE", "cgroup, or slice of systemd, in which the container's is made"),
     &value("cap-add", None, "NAME", "add a capability, or ALL (repeatable)"),
     &value("cap-drop", None, "NAME", "take a capability away, or ALL (repeatable)"),
     &value(
@@ -115,6 +116,7 @@ pub fn options(words: &mut Words, image: OsString) -> Result<Options> {
         ulimits: each(words, "ulimit", options::ulimit)?,
         oom_score_adj: words.number("oom-score-adj")?,
         sysctls: each(words, "sysctl", |text| pair("sysctl", text, '='))?,
+        cgroup_parent: words.given("cgroup-parent")?,
         cap_add: words.texts("cap-add")?,
         cap_drop: words.texts("cap-drop")?,
         security: {

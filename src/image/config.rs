@@ -175,6 +175,12 @@ pub fn bundle(image: &ImageConfig, options: &Options, place: &Place<'_>) -> Resu
     if !sysctl.is_empty() {
         linux["sysctl"] = sysctl.into();
     }
+    if let Some(parent) = &options.cgroup_parent {
+        linux["cgroupsPath"] = json!(match parent.ends_with(".slice") {
+            true => format!("{parent}:kelson:{}", place.id),
+            false => format!("{}/{}", parent.trim_end_matches('/'), place.id),
+        });
+    }
     if let Some(label) = &options.security.selinux_label {
         linux["mountLabel"] = json!(label);
     }
@@ -473,6 +479,11 @@ fn user_of(user: Option<&str>, options: &Options, place: &Place<'_>) -> Result<V
             named => named.resolve_in(read).doing(|| format!("--group-add {group}"))?.gid,
         };
         groups.push(gid);
+    }
+    // As docker since CVE-2022-36109: a process that sets its groups anew must not get around its primary one. Who has a single
+    // id may set none (user_namespaces(7)).
+    if place.ids.as_ref().is_none_or(|ids| maps(&ids.gid, 1)) {
+        groups.push(resolved.gid);
     }
     groups.sort_unstable();
     groups.dedup();

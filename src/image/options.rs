@@ -55,6 +55,7 @@ pub struct Options {
     pub oom_score_adj: Option<i32>,
     pub sysctls: Vec<(String, String)>,
 
+    pub cgroup_parent: Option<String>,
     pub cap_add: Vec<String>,
     pub cap_drop: Vec<String>,
     pub security: Security,

@@ -7,6 +7,7 @@ pub mod children;
 pub mod command;
 pub mod container;
 pub mod context;
+pub mod image;
 pub mod leaks;
 pub mod report;
 pub mod service_manager;

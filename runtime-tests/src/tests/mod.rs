@@ -12,6 +12,7 @@ pub mod delegation;
 pub mod events;
 pub mod exec_errors;
 pub mod hooks;
+pub mod image;
 pub mod lifecycle;
 pub mod mounts;
 pub mod namespaces;
@@ -57,6 +58,7 @@ pub const GROUPS: &[Group] = &[
     Group { name: "chaos", tests: chaos_limits::TESTS },
     Group { name: "overlay", tests: overlay::TESTS },
     Group { name: "rootless", tests: rootless::TESTS },
+    Group { name: "image", tests: image::TESTS },
     Group { name: "update", tests: update::TESTS },
     Group { name: "wait", tests: wait::TESTS },
     Group { name: "systemd", tests: systemd::TESTS },

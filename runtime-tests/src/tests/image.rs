@@ -1,0 +1,529 @@
+//! `run --image` and `bundle`: a container from an image, as docker run would have it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::harness::bundle::{GUEST, capability_bits, give};
+use crate::harness::image::Image;
+use crate::harness::{Context, Outcome, Test, Value, eventually, json};
+use crate::{check, check_eq};
+
+pub const TESTS: &[Test] = &[
+    Test { name: "archive_is_imported_and_run", run: archive },
+    Test { name: "second_run_reads_no_archive_twice", run: remembered },
+    Test { name: "entrypoint_and_command", run: arguments },
+    Test { name: "environment", run: environment },
+    Test { name: "user_by_name_with_its_groups", run: user },
+    Test { name: "user_that_is_not_in_the_image", run: unknown_user },
+    Test { name: "working_directory", run: working_directory },
+    Test { name: "defaults_are_docker_s", run: defaults },
+    Test { name: "capabilities", run: capabilities },
+    Test { name: "seccomp", run: seccomp },
+    Test { name: "privileged", run: privileged },
+    Test { name: "limits", run: limits },
+    Test { name: "mounts", run: mounts },
+    Test { name: "read_only_root", run: read_only },
+    Test { name: "volumes_hold_what_the_image_has_there", run: volumes },
+    Test { name: "hosts_and_host_name", run: hosts },
+    Test { name: "labels_do_not_configure_the_runtime", run: labels },
+    Test { name: "device", run: device },
+    Test { name: "init_reaps_and_passes_signals_on", run: init },
+    Test { name: "exit_codes", run: exit_codes },
+    Test { name: "detached_until_deleted", run: detached },
+    Test { name: "layer_that_is_kept", run: kept },
+    Test { name: "nothing_is_mounted_on_the_host", run: not_on_the_host },
+    Test { name: "failures_leave_nothing", run: failures },
+    Test { name: "image_that_is_not_there", run: missing },
+    Test { name: "bundle_is_run_by_any_means", run: bundle },
+    Test { name: "fifty_at_once", run: fifty },
+    Test { name: "ordinary_user", run: rootless },
+];
+
+fn plain(ctx: &Context) -> Outcome<Image<'_>> {
+    Image::new(ctx, json!({}), |_| Ok(()))
+}
+
+fn archive(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    let id = image.fresh_id();
+    let seen = image.command(&id, &[], &[]).run()?.ok()?.report()?;
+    check_eq!(seen.mount("/")?.fs_type, "overlay", "file system of /");
+    check_eq!(seen["hostname"], json!(id.chars().take(64).collect::<String>()), "host name");
+    check_eq!(image.entries("layers").len(), 1, "layers of the store");
+    check_eq!(image.entries("tmp"), Vec::<String>::new(), "work that is left in the store");
+    check_eq!(image.entries("roots"), Vec::<String>::new(), "containers that the store knows of");
+    Ok(())
+}
+
+fn remembered(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    image.run(&[], &[])?.ok()?;
+    // No program is started for it: there is none.
+    let id = image.fresh_id();
+    image.command(&id, &[], &[]).env("PATH", "/nowhere").run()?.ok()?;
+    // Another archive at its place is another image.
+    let other = Image::new(ctx, json!({"Cmd": [GUEST, "print", "other"]}), |_| Ok(()))?;
+    fs::rename(&other.file, &image.file)?;
+    image.run(&[], &[])?.ok()?.prints("other\n")?;
+    Ok(())
+}
+
+fn arguments(ctx: &Context) -> Outcome {
+    let both = Image::new(ctx, json!({"Entrypoint": [GUEST, "print"], "Cmd": ["command"]}), |_| Ok(()))?;
+    for (options, words, expected) in [
+        (&[][..], &[][..], "command\n"),
+        (&[], &["word"], "word\n"),
+        (&["--entrypoint", GUEST], &["print", "other"], "other\n"),
+        (&["--entrypoint", ""], &[GUEST, "print", "none"], "none\n"),
+    ] {
+        both.run(options, words)?.ok()?.prints(expected).map_err(|e| e.during(&format!("{options:?} {words:?}")))?;
+    }
+    both.run(&["--entrypoint", ""], &[])?.fails_saying(&["names no program to run"])?;
+    Ok(())
+}
+
+fn environment(ctx: &Context) -> Outcome {
+    let image = Image::new(ctx, json!({"Env": ["A=image", "B=image", "PATH=/bin"]}), |_| Ok(()))?;
+    let file = ctx.dir.join("variables");
+    fs::write(&file, "# not this\n\nF=file\nC=file\n")?;
+    let file = file.to_string_lossy().into_owned();
+    let options = ["-e", "B=option", "--env-file", &file, "-e", "C=option", "-e", "OUTSIDE", "-e", "NOWHERE"];
+    let seen = image.command(&image.fresh_id(), &options, &[]).env("OUTSIDE", "caller's").run()?.ok()?.report()?;
+    for (key, value) in [
+        ("A", Some("image")),
+        ("B", Some("option")),
+        ("C", Some("option")),
+        ("F", Some("file")),
+        ("OUTSIDE", Some("caller's")),
+        ("NOWHERE", None),
+        ("PATH", Some("/bin")),
+        ("HOME", Some("/root")),
+    ] {
+        check_eq!(variable(&seen, key), value, "variable {key}");
+    }
+    Ok(())
+}
+
+/// A variable of the report.
+fn variable<'r>(report: &'r Value, name: &str) -> Option<&'r str> {
+    let all = report["env"].as_array()?;
+    all.iter().find_map(|entry| entry.as_str()?.strip_prefix(name)?.strip_prefix('='))
+}
+
+fn user(ctx: &Context) -> Outcome {
+    let image = Image::new(ctx, json!({"User": "sailor"}), |_| Ok(()))?;
+    let seen = image.run(&[], &[])?.ok()?.report()?;
+    check_eq!(
+        (&seen["uids"], &seen["gids"]),
+        (&json!([1000, 1000, 1000, 1000]), &json!([1000, 1000, 1000, 1000])),
+        "ids"
+    );
+    check_eq!(seen["groups"], json!([1000, 2000]), "groups");
+    check_eq!(variable(&seen, "HOME"), Some("/home/sailor"), "HOME");
+    let seen = image.run(&["-u", "5:crew", "--group-add", "7"], &[])?.ok()?.report()?;
+    check_eq!((&seen["uids"][0], &seen["gids"][0]), (&json!(5), &json!(2000)), "ids by option");
+    check_eq!(seen["groups"], json!([7, 2000]), "groups by option");
+    Ok(())
+}
+
+fn unknown_user(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    image.run(&["--user", "nobody-there"], &[])?.fails_saying(&["nobody-there", "/etc/passwd"])?;
+    // The file is what the image makes of it.
+    let pipe = Image::new(ctx, json!({"User": "sailor"}), |rootfs| {
+        fs::remove_file(rootfs.join("etc/passwd"))?;
+        nix::unistd::mkfifo(&rootfs.join("etc/passwd"), nix::sys::stat::Mode::from_bits_truncate(0o644))?;
+        Ok(())
+    })?;
+    pipe.run(&[], &[])?.fails_saying(&["/etc/passwd"])?;
+    let link = Image::new(ctx, json!({"User": "root"}), |rootfs| {
+        fs::remove_file(rootfs.join("etc/passwd"))?;
+        std::os::unix::fs::symlink("../../../../../../../../etc/passwd", rootfs.join("etc/passwd"))?;
+        Ok(())
+    })?;
+    link.run(&[], &[])?.fails_saying(&["/etc/passwd"])?;
+    Ok(())
+}
+
+fn working_directory(ctx: &Context) -> Outcome {
+    let image = Image::new(ctx, json!({"WorkingDir": "/srv/app"}), |_| Ok(()))?;
+    check_eq!(image.run(&[], &[])?.ok()?.report()?["cwd"], json!("/srv/app"), "of the image, which lacks it");
+    check_eq!(image.run(&["-w", "/tmp"], &[])?.ok()?.report()?["cwd"], json!("/tmp"), "by option");
+    image.run(&["-w", "tmp"], &[])?.fails_saying(&["--workdir", "no absolute path"])?;
+    Ok(())
+}
+
+const DEFAULTS: [&str; 14] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+];
+
+/// A set of the report as bits.
+fn bits(report: &Value, set: &str) -> u64 {
+    report["capabilities"][set].as_u64().unwrap_or(u64::MAX)
+}
+
+fn defaults(ctx: &Context) -> Outcome {
+    let seen = plain(ctx)?.run(&[], &[])?.ok()?.report()?;
+    let words = ["read", "/proc/timer_list", ",", "write", "/proc/sys/kernel/domainname", "x", ",", "interfaces"];
+    let run = plain(ctx)?.guest(&[], &words)?.ok()?;
+    check_eq!(run.said("read")?["text"], json!(""), "a masked file");
+    check_eq!(run.said("write")?["errno"], json!(libc::EROFS), "errno of writing below /proc/sys");
+    check!(seen.mount("/sys")?.has("ro"), "/sys is writable");
+    check!(seen.mount("/dev/shm")?.super_has("size=65536k"), "size of /dev/shm");
+    for name in ["/proc", "/dev", "/dev/pts", "/dev/mqueue", "/sys/fs/cgroup", "/etc/hosts", "/etc/resolv.conf"] {
+        seen.mount(name)?;
+    }
+    let names: Vec<Value> = run.said("interfaces")?.as_array().cloned().unwrap_or_default();
+    check!(names.iter().all(|interface| interface["name"] == json!("lo")), "interfaces: {names:?}");
+    Ok(())
+}
+
+fn capabilities(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    let sets = |options: &[&str]| -> Outcome<u64> {
+        let seen = image.run(options, &[])?.ok()?.report()?;
+        check_eq!(bits(&seen, "bounding"), bits(&seen, "effective"), "bounding and effective");
+        check_eq!(bits(&seen, "inheritable"), 0, "inheritable");
+        Ok(bits(&seen, "bounding"))
+    };
+    let default = capability_bits(&DEFAULTS);
+    check_eq!(sets(&[])?, default, "by default");
+    check_eq!(sets(&["--cap-drop", "chown"])?, default & !capability_bits(&["CAP_CHOWN"]), "one less");
+    check_eq!(sets(&["--cap-add", "CAP_SYS_TIME"])?, default | capability_bits(&["CAP_SYS_TIME"]), "one more");
+    check_eq!(sets(&["--cap-drop", "ALL", "--cap-add", "KILL"])?, capability_bits(&["CAP_KILL"]), "one alone");
+    image.run(&["--cap-add", "CAP_NONE"], &[])?.fails_saying(&["--cap-add", "CAP_NONE"])?;
+    Ok(())
+}
+
+/// unshare(2) of a user namespace: docker's filter refuses it to who lacks CAP_SYS_ADMIN.
+fn seccomp(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    let number = libc::SYS_unshare.to_string();
+    let flags = libc::CLONE_NEWUTS.to_string();
+    let result = |options: &[&str]| -> Outcome<Value> {
+        Ok(image.guest(options, &["syscall", &number, &flags])?.ok()?.said("syscall")?["errno"].clone())
+    };
+    check_eq!(result(&[])?, json!(libc::EPERM), "errno with the filter");
+    check_eq!(result(&["--cap-add", "SYS_ADMIN"])?, json!(0), "errno with the capability");
+    let seen = image.run(&["--security-opt", "seccomp=unconfined"], &[])?.ok()?.report()?;
+    check_eq!(seen["seccomp"], json!(0), "mode without a filter");
+    let file = ctx.dir.join("profile.json");
+    fs::write(&file, json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["unshare"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}]}).to_string())?;
+    check_eq!(result(&["--security-opt", &format!("seccomp={}", file.display())])?, json!(95), "errno by a profile");
+    Ok(())
+}
+
+fn privileged(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    let seen = image.run(&["--privileged"], &[])?.ok()?.report()?;
+    let all: Vec<String> = crate::harness::bundle::all_capabilities();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    check_eq!(bits(&seen, "effective"), capability_bits(&all), "capabilities");
+    check_eq!(seen["seccomp"], json!(0), "seccomp mode");
+    check!(!seen.mount("/sys")?.has("ro"), "/sys is read-only");
+    Ok(())
+}
+
+fn limits(ctx: &Context) -> Outcome {
+    ctx.need_controller("memory")?;
+    ctx.need_controller("pids")?;
+    let image = plain(ctx)?;
+    let id = image.fresh_id();
+    let options = ["-d", "--memory", "100m", "--pids-limit", "50", "--ulimit", "nofile=77:99"];
+    image.command(&id, &options, &[GUEST, "sleep"]).run()?.ok()?;
+    let own = format!("{}/{id}", ctx.cgroup_parent);
+    let (memory, pids) = match ctx.is_v2() {
+        true => ("memory.max", "pids.max"),
+        false => ("memory.limit_in_bytes", "pids.max"),
+    };
+    let file = |controller: &str, name: &str| fs::read_to_string(ctx.cgroups.path(controller, &own).join(name));
+    let (memory, pids) = (file("memory", memory)?, file("pids", pids)?);
+    let state = ctx.runtime().args(["state", &id]).run()?.ok()?.json()?;
+    let files = fs::read_to_string(format!("/proc/{}/limits", state["pid"]))?;
+    ctx.runtime().args(["delete", "--force", &id]).run()?.ok()?;
+    check_eq!((memory.trim(), pids.trim()), ("104857600", "50"), "limits of the cgroup");
+    let line = files.lines().find(|line| line.starts_with("Max open files")).unwrap_or_default();
+    check_eq!(line.split_whitespace().skip(3).take(2).collect::<Vec<_>>(), ["77", "99"], "limit of files");
+    Ok(())
+}
+
+fn mounts(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    let dir = ctx.new_dir("mounted")?;
+    fs::write(dir.join("file"), "host")?;
+    let host = dir.display().to_string();
+    let (volume, long) = (format!("{host}:/a:ro"), format!("type=bind,source={host},target=/b"));
+    let options = ["-v", &volume, "--mount", &long, "--tmpfs", "/c:size=1m"];
+    let words = ["read", "/a/file", ",", "write", "/a/new", "x", ",", "write", "/b/new", "x", ",", "report"];
+    let run = image.guest(&options, &words)?.ok()?;
+    check_eq!(run.said("read")?["text"], json!("host"), "the file");
+    let writes: Vec<Value> = run
+        .lines()
+        .into_iter()
+        .filter(|line| line["write"].is_object())
+        .map(|line| line["write"]["errno"].clone())
+        .collect();
+    check_eq!(writes, [json!(libc::EROFS), json!(0)], "errno of writing to /a and /b");
+    let seen = run.report()?;
+    check!(seen.mount("/c")?.super_has("size=1024k"), "size of /c");
+    for (option, word) in
+        [("/nowhere-at-all:/a", "/nowhere-at-all"), ("name:/a", "volumes are not kept"), ("/a", "not kept")]
+    {
+        image.run(&["-v", option], &[])?.fails_saying(&[word])?;
+    }
+    Ok(())
+}
+
+fn read_only(ctx: &Context) -> Outcome {
+    let run = plain(ctx)?
+        .guest(&["--read-only", "--tmpfs", "/tmp"], &["write", "/x", "x", ",", "write", "/tmp/x", "x"])?
+        .ok()?;
+    let errnos: Vec<Value> = run.lines().into_iter().map(|line| line["write"]["errno"].clone()).collect();
+    check_eq!(errnos, [json!(libc::EROFS), json!(0)], "errno of writing to / and /tmp");
+    Ok(())
+}
+
+fn volumes(ctx: &Context) -> Outcome {
+    let image = Image::new(ctx, json!({"Volumes": {"/data": {}}}), |rootfs| {
+        fs::create_dir(rootfs.join("data"))?;
+        Ok(fs::write(rootfs.join("data/file"), "image")?)
+    })?;
+    let run = image.guest(&[], &["read", "/data/file", ",", "write", "/data/new", "x", ",", "report"])?.ok()?;
+    check_eq!(run.said("read")?["text"], json!("image"), "the file");
+    check_eq!(run.said("write")?["errno"], json!(0), "errno of writing");
+    check_eq!(run.report()?.mount("/data")?.fs_type, "tmpfs", "file system of /data");
+    Ok(())
+}
+
+fn hosts(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    let options = ["--hostname", "ship", "--add-host", "port:10.1.2.3", "--dns", "10.9.8.7"];
+    let run = image.guest(&options, &["report", ",", "read", "/etc/hosts"])?.ok()?;
+    check_eq!(run.report()?["hostname"], json!("ship"), "host name");
+    let text = run.said("read")?["text"].as_str().unwrap_or_default().to_owned();
+    for line in ["127.0.0.1\tlocalhost", "10.1.2.3\tport", "\tship"] {
+        check!(text.contains(line), "{line:?} is not in {text:?}");
+    }
+    let run = image.guest(&options, &["read", "/etc/resolv.conf"])?.ok()?;
+    check_eq!(run.said("read")?["text"], json!("nameserver 10.9.8.7\n"), "/etc/resolv.conf");
+    Ok(())
+}
+
+fn labels(ctx: &Context) -> Outcome {
+    let hostile = json!({"Labels": {
+        "org.kelson.overlay.upper": "/etc", "org.kelson.overlay.work": "/var",
+        "org.systemd.property.ExecStart": "'/bin/sh'", "run.oci.handler": "krun", "harmless": "kept",
+    }});
+    let image = Image::new(ctx, hostile, |_| Ok(()))?;
+    let id = image.fresh_id();
+    let run = image.command(&id, &["-d", "--label", "own=1"], &[GUEST, "sleep"]).run()?.ok()?;
+    check!(run.err().contains("org.kelson.overlay.upper"), "there is no warning: {}", run.told());
+    let state = ctx.runtime().args(["state", &id]).run()?.ok()?.json()?;
+    ctx.runtime().args(["delete", "--force", &id]).run()?.ok()?;
+    let annotations = &state["annotations"];
+    check_eq!((&annotations["harmless"], &annotations["own"]), (&json!("kept"), &json!("1")), "labels");
+    for key in
+        ["org.kelson.overlay.upper", "org.kelson.overlay.work", "org.systemd.property.ExecStart", "run.oci.handler"]
+    {
+        check_eq!(annotations[key], Value::Null, "{key}");
+    }
+    Ok(())
+}
+
+fn device(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    let run = image
+        .guest(&["--device", "/dev/null:/dev/mine:rw"], &["stat", "/dev/mine", ",", "open", "/dev/mine", "rw"])?
+        .ok()?;
+    check_eq!(run.said("open")?["errno"], json!(0), "errno of opening it");
+    image.run(&["--device", "/etc/passwd"], &[])?.fails_saying(&["--device", "is no device"])?;
+    Ok(())
+}
+
+fn init(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    image.guest(&["--init"], &["exit", "7"])?.exits(7)?;
+    let seen = image.run(&["--init"], &[])?.ok()?.report()?;
+    check!(seen["pid"] != json!(1), "the program is process 1");
+    let id = image.fresh_id();
+    let mut running = image.command(&id, &["--init"], &[GUEST, "signals"]).piped().spawn()?;
+    running.line()?;
+    ctx.runtime().args(["kill", &id, "TERM"]).run()?.ok()?;
+    running.wait()?.ok()?;
+    // Whoever is nobody's child any more is the init's, and gone when it ends.
+    let id = image.fresh_id();
+    image.command(&id, &["--init", "-d"], &[GUEST, "leave", "exit", "0", ",", "sleep"]).run()?.ok()?;
+    let is_reaped = || {
+        let processes = ctx.runtime().args(["ps", &id, "-eo", "pid,stat"]).run().ok()?.out();
+        (!processes.lines().any(|line| line.contains(" Z")) && processes.lines().count() == 3).then_some(())
+    };
+    let reaped = eventually(ctx.patience, "the orphan is reaped", is_reaped);
+    ctx.runtime().args(["delete", "--force", &id]).run()?.ok()?;
+    reaped
+}
+
+fn exit_codes(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    image.guest(&[], &["exit", "42"])?.exits(42)?;
+    image.run(&[], &["/nothing/there"])?.exits(127)?;
+    image.run(&[], &["/etc/passwd"])?.exits(126)?;
+    Ok(())
+}
+
+fn detached(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    let id = image.fresh_id();
+    image.command(&id, &["--detach"], &[GUEST, "sleep"]).run()?.ok()?;
+    check_eq!(image.entries("roots").len(), 1, "containers that the store knows of");
+    let state = ctx.runtime().args(["state", &id]).run()?.ok()?.json()?;
+    check_eq!((&state["status"], &state["bundle"]), (&json!("running"), &json!(ctx.root.join(&id))), "state");
+    ctx.runtime().args(["exec", &id, GUEST, "print", "exec"]).run()?.ok()?.prints("exec\n")?;
+    ctx.runtime().args(["delete", "--force", &id]).run()?.ok()?;
+    check_eq!(image.entries("roots"), Vec::<String>::new(), "containers that the store knows of, after the deletion");
+    image.run(&["--detach", "--rm"], &[])?.fails_saying(&["--rm and --detach"])?;
+    Ok(())
+}
+
+fn kept(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    let upper = ctx.new_dir("kept")?.display().to_string();
+    let options = ["--upper", &upper];
+    image.guest(&options, &["write", "/etc/new", "x", ",", "chmod", "/etc/new", "0600"])?.ok()?;
+    let seen = image.guest(&options, &["read", "/etc/new"])?.ok()?.said("read")?;
+    check_eq!(seen["text"], json!("x"), "what the next container sees");
+    check!(Path::new(&upper).join("upper/etc/new").exists(), "there is no file in the upper directory");
+    let id = image.fresh_id();
+    image.command(&id, &["--keep-layer"], &[GUEST, "write", "/new", "x"]).run()?.ok()?;
+    check!(image.store.join("kept").join(&id).join("upper/new").exists(), "the layer is not in the store");
+    Ok(())
+}
+
+fn not_on_the_host(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    let id = image.fresh_id();
+    image.command(&id, &["-d"], &[GUEST, "sleep"]).run()?.ok()?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    ctx.runtime().args(["delete", "--force", &id]).run()?.ok()?;
+    let ours: Vec<&str> =
+        mounts.lines().filter(|line| line.contains(&*image.store.to_string_lossy()) || line.contains(&id)).collect();
+    check!(ours.is_empty(), "mounts on the host: {ours:?}");
+    Ok(())
+}
+
+fn failures(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    image.run(&[], &[])?.ok()?;
+    for options in [
+        &["-v", "/nowhere-at-all:/a"][..],
+        &["--user", "nobody-there"],
+        &["--sysctl", "kernel.nothing=1"],
+        &["--network", "ns:/nowhere"],
+        &["--security-opt", "seccomp=/nowhere"],
+        &["--security-opt", "apparmor=no-such-profile"],
+        &["--publish", "1:1"],
+    ] {
+        image.run(options, &[])?.fails().map_err(|e| e.during(&format!("{options:?}")))?;
+        check_eq!(ctx.state_entries(), Vec::<String>::new(), "state after {options:?}");
+        check_eq!(
+            image.entries("roots"),
+            Vec::<String>::new(),
+            "containers that the store knows of, after {options:?}"
+        );
+    }
+    Ok(())
+}
+
+fn missing(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    let run = |word: &str, options: &[&str]| {
+        ctx.runtime().args(["run", "--store"]).arg(&image.store).args(options).args(["--image", word]).run()
+    };
+    run("nothing-there:1", &["--pull", "never"])?.fails_saying(&["nothing-there:1", "no such image"])?;
+    run("./nothing.tar", &[])?.fails_saying(&["nothing.tar"])?;
+    run("Not A Name", &[])?.fails_saying(&["Not A Name"])?;
+    let broken = ctx.dir.join("broken.tar");
+    fs::write(&broken, "not an archive")?;
+    run(&broken.to_string_lossy(), &[])?.fails_saying(&["broken.tar"])?;
+    check_eq!(image.entries("tmp"), Vec::<String>::new(), "work that is left in the store");
+    Ok(())
+}
+
+fn bundle(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    let dir = ctx.dir.join("made");
+    let make = |options: &[&str]| {
+        let own = ctx.runtime().args(["bundle", "--network", "none", "--store"]).arg(&image.store).args(options);
+        own.arg(&image.file).arg(&dir).args([GUEST, "read", "/etc/hostname"]).run()
+    };
+    make(&["--memory", "50m"])?.ok()?;
+    let config: Value = serde_json::from_slice(&fs::read(dir.join("config.json"))?)?;
+    check_eq!(config["linux"]["resources"]["memory"]["limit"], json!(52_428_800), "the limit in config.json");
+    check_eq!(image.entries("roots").len(), 1, "bundles that the store knows of");
+    make(&[])?.fails_saying(&["made"])?;
+    // Edited by hand.
+    let mut config = config;
+    config["linux"]["cgroupsPath"] = json!(format!("{}/made", ctx.cgroup_parent));
+    config["linux"]["resources"]["memory"] = json!({});
+    config["hostname"] = json!("edited");
+    fs::write(dir.join("config.json"), config.to_string())?;
+    let id = image.fresh_id();
+    let seen = ctx.maker().args(["run", "--bundle"]).arg(&dir).arg(&id).run()?.ok()?.said("read")?;
+    check_eq!(seen["text"], json!("made\n"), "/etc/hostname of the bundle");
+    Ok(())
+}
+
+fn fifty(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    let mut all = vec![];
+    for _ in 0..50 {
+        // Some of them find no store yet.
+        all.push(image.command(&image.fresh_id(), &[], &[GUEST, "print", "ran"]).deadline(ctx.patience * 6).spawn()?);
+    }
+    for running in all {
+        running.wait()?.ok()?.prints("ran\n")?;
+    }
+    check_eq!(image.entries("layers").len(), 1, "layers of the store");
+    check_eq!(image.entries("tmp"), Vec::<String>::new(), "work that is left in the store");
+    check_eq!(image.entries("roots"), Vec::<String>::new(), "containers that the store knows of");
+    Ok(())
+}
+
+fn rootless(ctx: &Context) -> Outcome {
+    const USER: u32 = 61_000;
+    let image = plain(ctx)?;
+    ctx.become_rootless(USER)?;
+    fs::create_dir(&image.store)?;
+    give(&image.store, USER)?;
+    fs::set_permissions(&ctx.dir, fs::Permissions::from_mode(0o755))?;
+    let id = image.fresh_id();
+    let (key, value) = ctx.marker();
+    let run = ctx
+        .runtime()
+        .args(["run", "--network", "none", "--name", &id, "-e", &format!("{key}={value}"), "--store"])
+        .arg(&image.store)
+        .arg("--image")
+        .arg(&image.file)
+        .args([GUEST, "report", ",", "write", "/etc/new", "x"])
+        .run()?
+        .ok()?;
+    let seen = run.report()?;
+    check_eq!(seen["uids"], json!([0, 0, 0, 0]), "uids inside");
+    check_eq!(seen["uid_map"][0], json!([0, USER, 1]), "uid_map");
+    check_eq!(seen.mount("/")?.fs_type, "overlay", "file system of /");
+    check_eq!(run.said("write")?["errno"], json!(0), "errno of writing");
+    Ok(())
+}
