@@ -208,7 +208,8 @@ fn realm(registry: &Uri, challenge: &Challenge) -> Result<Uri, Failure> {
     match realm.scheme_str() {
         Some("https") => Ok(realm),
         Some("http") if registry.scheme_str() == Some("http") && is_same_host => Ok(realm),
-        _ => Err(wrong("that is spoken to without TLS: no login goes there")),
+        Some("http") => Err(wrong("that is spoken to without TLS: no login goes there")),
+        _ => Err(wrong("whose address is none")),
     }
 }
 

@@ -68,9 +68,13 @@ impl Client {
     pub fn new(host: &str, options: Options) -> Result<Self> {
         let authority = if host == "docker.io" { DOCKER_HUB } else { host };
         let uri: Option<Uri> = format!("https://{authority}/v2/").parse().ok();
-        let uri =
-            uri.filter(|uri| uri.authority().is_some_and(|parsed| parsed.as_str() == authority) && !host.contains('@'));
-        let uri = uri.ok_or_else(|| Error::usage(format!("{host:?} is no name of a registry")))?;
+        // A name and password, or a port that is no number, would be something else to the parser.
+        let is_host = |uri: &Uri| {
+            let name = uri.host().unwrap_or_default();
+            let with_port = uri.port_u16().map_or(name.to_owned(), |port| format!("{name}:{port}"));
+            !name.is_empty() && with_port == authority
+        };
+        let uri = uri.filter(is_host).ok_or_else(|| Error::usage(format!("{host:?} is no name of a registry")))?;
         let base = OnceLock::new();
         let is_plain = options.plain_http.iter().any(|plain| plain == host);
         if is_plain || !uri.host().is_some_and(is_loopback) {
