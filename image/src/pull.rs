@@ -96,7 +96,9 @@ fn fetch_layers(
         let open = || Ok(Stoppable(bar.reads(client.blob(&name.path, descriptor)?)));
         let layer = Expected { diff_id: *diff_id, blob: Some(descriptor.digest), open };
         let fetched = transaction.layer(layer, pull.limits);
-        bar.finish();
+        if fetched.is_ok() {
+            bar.finish();
+        }
         fetched.doing(|| format!("layer {} of {count} of {}", number + 1, name.familiar()))
     })
 }

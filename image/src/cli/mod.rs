@@ -7,7 +7,7 @@
 mod act;
 mod help;
 mod show;
-mod size;
+pub mod size;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
