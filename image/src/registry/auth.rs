@@ -61,9 +61,10 @@ impl Authorizations {
 
     /// What is known for the repository and still good.
     pub fn known(&self, repository: &str) -> Option<Authorization> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = known.get(repository)?;
-        found.until.is_none_or(|until| Instant::now() < until).then(|| found.clone())
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that expired must not be taken for one that another thread has just got.
+        known.retain(|_, one| one.until.is_none_or(|until| Instant::now() < until));
+        known.get(repository).cloned()
     }
 
     /// A new one, after the registry at `registry` refused `refused` with these headers.
@@ -336,6 +337,18 @@ mod tests {
             let challenge = Challenge { scheme: String::new(), parameters: vec![("realm".into(), realm.into())] };
             assert_eq!(super::realm(&registry.parse().unwrap(), &challenge).is_ok(), is_fine, "{registry} {realm}");
         }
+    }
+
+    #[test]
+    fn what_expired_is_forgotten() {
+        let authorizations = Authorizations::new("a");
+        let mut one = Authorization { value: HeaderValue::from_static("x"), number: 0, until: None };
+        for (until, is_known) in [(None, true), (Some(Duration::from_secs(60)), true), (Some(Duration::ZERO), false)] {
+            one.until = until.map(|life| Instant::now() + life);
+            authorizations.known.lock().unwrap().insert("b".into(), one.clone());
+            assert_eq!(authorizations.known("b").is_some(), is_known);
+        }
+        assert!(authorizations.known.lock().unwrap().is_empty());
     }
 
     #[test]

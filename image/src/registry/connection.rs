@@ -269,3 +269,75 @@ pub fn is_loopback(host: &str) -> bool {
         Err(_) => host == "localhost" || host.ends_with(".localhost"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_hosts_are_this_machine() {
+        for (host, is_this) in [
+            ("localhost", true),
+            ("LocalHost", true),
+            ("a.localhost", true),
+            ("127.0.0.1", true),
+            ("127.9.9.9", true),
+            ("[::1]", true),
+            ("localhost.example", false),
+            ("notlocalhost", false),
+            ("127.0.0.1.example", false),
+            ("10.0.0.1", false),
+            ("[::2]", false),
+            ("", false),
+        ] {
+            assert_eq!(is_loopback(host), is_this, "{host}");
+        }
+    }
+
+    #[test]
+    fn hosts_that_no_proxy_is_for() {
+        for (list, host, is_excluded) in [
+            ("*", "a.example", true),
+            ("example", "example", true),
+            ("example", "a.example", true),
+            ("example", "anexample", false),
+            (".example", "a.example", true),
+            (".example", "example", false),
+            ("*.example", "a.example", true),
+            ("other, Example", "a.EXAMPLE", true),
+            ("example:443", "example", true),
+            ("example:80", "example", false),
+            ("10.0.0.1", "10.0.0.1", true),
+            ("0.0.1", "10.0.0.1", false),
+            ("10.0.0.0/8", "10.9.9.9", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("0.0.0.0/0", "11.0.0.1", true),
+            ("10.0.0.0/40", "10.0.0.0", true),
+            ("fd00::/8", "[fd12::1]", true),
+            ("fd00::/8", "10.0.0.1", false),
+            ("[fd12::1]", "[fd12::1]", true),
+            ("fd12::1", "[fd12::1]", true),
+            ("", "a", false),
+            (",,", "a", false),
+        ] {
+            assert_eq!(super::is_excluded(host, 443, list), is_excluded, "{list:?} {host}");
+        }
+    }
+
+    #[test]
+    fn which_proxy_is_used() {
+        let address = |variables: &[(&str, &str)], uri: &str| {
+            let environment = variables.iter().copied().collect();
+            proxy(&environment, &uri.parse().unwrap()).unwrap().map(|proxy| proxy.uri().to_string())
+        };
+        let both = [("HTTP_PROXY", "http://plain:1"), ("https_proxy", "secure:2"), ("NO_PROXY", "inside")];
+        assert_eq!(address(&both, "http://a/").as_deref(), Some("http://plain:1/"));
+        assert_eq!(address(&both, "https://a/").as_deref(), Some("http://secure:2/"));
+        for uri in ["https://inside/", "https://a.inside/", "https://localhost:5000/", "http://[::1]/"] {
+            assert_eq!(address(&both, uri), None, "{uri}");
+        }
+        let cgi = [("HTTP_PROXY", "http://client:1"), ("REQUEST_METHOD", "GET")];
+        assert_eq!(address(&cgi, "http://a/"), None);
+        assert_eq!(address(&[("ALL_PROXY", "http://a")], "https://b/"), None);
+    }
+}

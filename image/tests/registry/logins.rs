@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use crate::faulty::{Image, Reply, Request, Server, options};
-use crate::scratch::{Directory, run};
+use crate::real::certificate;
+use crate::scratch::{Directory, have, run};
 use kelson_image::registry::{Client, Environment, Login, Options, Version};
 
 const CHALLENGE: &str =
@@ -260,13 +261,18 @@ fn a_registry_behind_a_proxy() {
     assert_eq!((connect.method.as_str(), connect.path.as_str()), ("CONNECT", "registry.example:5000"));
     assert_eq!(connect.header("proxy-authorization"), Some("Basic bWU6U0VDUkVU"));
 
-    let certificates = if PathBuf::from("/etc/ssl/certs").exists() { vec![] } else { return };
-    let options = Options { certificates, ..with(&[("https_proxy", address)]) };
-    let error = Client::new("tls.example", options).unwrap().manifest("a", Version::Tag("1")).unwrap_err().to_string();
-    assert!(error.contains("tls.example does not speak TLS (--plain-http tls.example"), "{error}");
     for (value, why) in [("socks5://x", "neither HTTP nor HTTPS"), ("http://SECRET:x y", "no address of a proxy")] {
         let client = Client::new("registry.example:5000", with(&[("HTTP_PROXY", value.to_owned())])).unwrap();
         let error = client.manifest("a", Version::Tag("1")).unwrap_err().to_string();
         assert!(error.contains(why) && !error.contains("SECRET"), "{error}");
     }
+    if !have(&[("openssl", "openssl")]) {
+        return;
+    }
+    let directory = Directory::new("proxy");
+    certificate(&directory.0, "ca", None);
+    let options =
+        with(&[("https_proxy", address), ("SSL_CERT_FILE", directory.0.join("ca.crt").display().to_string())]);
+    let error = Client::new("tls.example", options).unwrap().manifest("a", Version::Tag("1")).unwrap_err().to_string();
+    assert!(error.contains("tls.example does not speak TLS (--plain-http tls.example"), "{error}");
 }

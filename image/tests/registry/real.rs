@@ -183,7 +183,7 @@ fn a_registry_that_wants_a_password() {
 }
 
 /// A certificate and its key, signed by the authority `ca`, or that authority itself.
-fn certificate(directory: &Path, name: &str, extension: Option<&str>) {
+pub fn certificate(directory: &Path, name: &str, extension: Option<&str>) {
     let subject = format!("/CN={name}");
     let key = format!("{name}.key");
     let kind =
