@@ -39,6 +39,8 @@ pub(super) struct Layer<'o> {
     options: &'o Options,
     meter: &'o Meter<'o>,
     applied: Applied,
+    /// Bytes of sparse files that are holes.
+    holes: u64,
 }
 
 impl<'o> Layer<'o> {
@@ -48,7 +50,7 @@ impl<'o> Layer<'o> {
         set_owner_and_mode(tree.root(), options.ids.of(0, 0)?, 0o755, || Ok(()))
             .doing(|| "prepare the layer's directory")?;
         tree.set_later(b"", 0o755, Time::default(), Time::default(), false)?;
-        Ok(Self { tree, options, meter, applied: Applied::default() })
+        Ok(Self { tree, options, meter, applied: Applied::default(), holes: 0 })
     }
 
     /// Makes what the entry says; its data are read from the archive.
@@ -116,7 +118,11 @@ impl<'o> Layer<'o> {
         let file = File::from(file);
         match extents {
             None => write_whole(&file, archive)?,
-            Some(extents) => write_parts(&file, size, extents, archive)?,
+            Some(extents) => {
+                let stored = write_parts(&file, size, extents, archive)?;
+                self.holes += size - stored;
+                self.meter.check_holes(self.holes)?;
+            }
         }
         let owner = self.options.ids.of(entry.uid, entry.gid)?;
         set_owner_and_mode(file.as_fd(), owner, entry.mode, || self.set_xattrs(file.as_fd(), entry))?;
@@ -276,8 +282,8 @@ fn write_whole(mut file: &File, archive: &mut Archive<impl BufRead>) -> Result<(
     }
 }
 
-/// The parts of a sparse file: together they are the data of the entry.
-fn write_parts(file: &File, size: u64, extents: &[Extent], archive: &mut Archive<impl BufRead>) -> Result<()> {
+/// The parts of a sparse file, which together are the data of the entry: how many bytes that was.
+fn write_parts(file: &File, size: u64, extents: &[Extent], archive: &mut Archive<impl BufRead>) -> Result<u64> {
     file.set_len(size).doing(|| format!("make it {size} bytes large"))?;
     for extent in extents {
         let mut written = 0;
@@ -289,7 +295,7 @@ fn write_parts(file: &File, size: u64, extents: &[Extent], archive: &mut Archive
             archive.consume(length);
         }
     }
-    Ok(())
+    Ok(extents.iter().map(|extent| extent.length).sum())
 }
 
 /// Owner, then what `between` does, then the mode: a change of the owner takes setuid and capabilities away, and who may not

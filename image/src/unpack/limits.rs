@@ -68,26 +68,35 @@ impl<'l> Meter<'l> {
     /// `received` bytes of the blob became `unpacked` bytes of the archive.
     pub fn check_archive(&self, received: u64, unpacked: u64) -> Result<()> {
         self.received.store(received, Ordering::Relaxed);
-        self.check(received, unpacked, "the archive has")
+        self.check_bytes(unpacked, "the archive has")?;
+        self.check_ratio(unpacked, received, "the archive has")
     }
 
-    /// The files have `unpacked` bytes so far.
-    pub fn check_files(&self, unpacked: u64) -> Result<()> {
-        self.check(self.received.load(Ordering::Relaxed), unpacked, "the files have")
+    /// The files have `bytes` bytes with the one that is to be written.
+    pub fn check_files(&self, bytes: u64) -> Result<()> {
+        self.check_bytes(bytes, "the files have")
     }
 
-    fn check(&self, received: u64, unpacked: u64, what: &str) -> Result<()> {
-        let Limits { bytes, ratio, free, .. } = *self.limits;
-        if unpacked > bytes {
-            return Err(Error::other(format!("{what} more than {bytes} bytes")).hint(format!("{FLAG} bytes=N")));
+    /// The sparse files that were written have holes of `bytes` bytes. Before, what belongs to them was not received yet.
+    pub fn check_holes(&self, bytes: u64) -> Result<()> {
+        self.check_ratio(bytes, self.received.load(Ordering::Relaxed), "the holes of sparse files have")
+    }
+
+    fn check_bytes(&self, bytes: u64, what: &str) -> Result<()> {
+        let most = self.limits.bytes;
+        match bytes > most {
+            true => Err(Error::other(format!("{what} more than {most} bytes")).hint(format!("{FLAG} bytes=N"))),
+            false => Ok(()),
         }
-        if unpacked > free && unpacked / ratio.max(1) > received {
-            return Err(Error::other(format!(
-                "{what} {unpacked} bytes, more than {ratio} times the {received} received"
-            ))
-            .hint(format!("{FLAG} ratio=N")));
+    }
+
+    fn check_ratio(&self, bytes: u64, received: u64, what: &str) -> Result<()> {
+        let Limits { ratio, free, .. } = *self.limits;
+        match bytes > free && bytes / ratio.max(1) > received {
+            true => Err(Error::other(format!("{what} {bytes} bytes, more than {ratio} times the {received} received"))
+                .hint(format!("{FLAG} ratio=N"))),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     pub fn check_entries(&self, entries: u64) -> Result<()> {

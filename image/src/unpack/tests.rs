@@ -4,6 +4,7 @@ mod formats;
 mod hostile;
 mod marks;
 mod replaced;
+mod seeds;
 mod streams;
 mod support;
 

@@ -13,14 +13,14 @@ use sha2::{Digest as _, Sha256};
 use super::support::*;
 use crate::unpack::{Compression, Limits, Options, unpack};
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Level::fast());
+pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Level::default());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
 
 /// A frame of blocks that are not compressed, of at most 128 KiB each; `window` is the descriptor's byte.
-fn zstd(bytes: &[u8], window: u8) -> Vec<u8> {
+pub(super) fn zstd(bytes: &[u8], window: u8) -> Vec<u8> {
     let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, window];
     let mut blocks = bytes.chunks(1 << 17).peekable();
     while let Some(block) = blocks.next() {
@@ -32,7 +32,7 @@ fn zstd(bytes: &[u8], window: u8) -> Vec<u8> {
 }
 
 /// 128 KiB and more.
-const WINDOW: u8 = 7 << 3;
+pub(super) const WINDOW: u8 = 7 << 3;
 
 fn digest(bytes: &[u8]) -> Digest {
     Digest::from_bytes(Sha256::digest(bytes).into())
@@ -149,10 +149,21 @@ fn a_ratio_counts_above_what_is_free() {
     let zeros = gzip(&Tar::default().entry(Head::new(b'0', "zeros"), &vec![0; 4 << 20]).end());
     let error = refused_by("ratio=100,free=2097152", &zeros);
     assert!(error.contains("more than 100 times") && error.contains("--unpack-limits ratio=N"), "{error}");
-    for limits in ["ratio=100,free=5000000", "ratio=1000,free=2097152", "ratio=100"] {
+    // The first file is large when little was received yet: what counts is what is received with it.
+    let large = Tar::default().entry(Head::new(b'0', "large"), &vec![0; 4 << 20]).end();
+    let sparse = [("GNU.sparse.size", &b"9000000"[..]), ("GNU.sparse.map", b"0,4194304")];
+    let sparse = Tar::default().pax(&sparse).entry(Head::new(b'0', "sparse"), &vec![0; 4 << 20]).end();
+    for (archive, limits) in [
+        (&zeros, "ratio=100,free=5000000"),
+        (&zeros, "ratio=2000,free=2097152"),
+        (&zeros, "ratio=100"),
+        (&large, "ratio=2,free=0"),
+        (&sparse, "ratio=2,free=0"),
+    ] {
         let options = Options { limits: Limits::from_str(limits).unwrap(), ..Options::default() };
-        Scratch::new().unpack(&zeros, &options).unwrap();
+        Scratch::new().unpack(archive, &options).unwrap();
     }
+    assert!(refused_by("ratio=1,free=0", &sparse).contains("the holes of sparse files"));
 }
 
 #[test]
