@@ -22,7 +22,7 @@ use super::pax::Time;
 use super::sparse::Extent;
 use super::tree::{Dir, Missing, Tree, mode_meanwhile};
 use super::whiteout::{self, Mark};
-use super::{Options, Skipped, xattr};
+use super::{Ids, Options, Skipped, xattr};
 
 /// What was made of an archive.
 #[derive(Debug, Default)]
@@ -242,7 +242,9 @@ impl<'o> Layer<'o> {
 
     fn set_xattrs(&mut self, fd: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
         for (name, value) in &entry.xattrs {
-            self.applied.skipped.xattrs += u64::from(!xattr::set(fd, name, value)?);
+            // Who else may use a file says nothing where there is nobody else.
+            let is_of_others = self.options.ids == Ids::Squash && name.starts_with(b"system.posix_acl_");
+            self.applied.skipped.xattrs += u64::from(is_of_others || !xattr::set(fd, name, value)?);
         }
         Ok(())
     }

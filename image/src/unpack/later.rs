@@ -4,6 +4,7 @@
 
 use kelson::error::{Error, Result};
 
+use super::name::MAX_PATH;
 use super::pax::Time;
 
 /// Bytes of all records at most.
@@ -29,11 +30,13 @@ pub(super) struct Later {
 impl Later {
     /// A path that is added again has the attributes that came last.
     pub fn add(&mut self, path: &[u8], attributes: Attributes) -> Result<()> {
+        if path.len() > MAX_PATH {
+            return Err(Error::other(format!("its path has more than {MAX_PATH} bytes")));
+        }
         let shared = self.last.iter().zip(path).take_while(|(a, b)| a == b).count();
         if self.bytes.len() + path.len() - shared > MAX {
             return Err(Error::other("the names of all directories together are too long"));
         }
-        // Not longer than PATH_MAX: it was opened.
         self.bytes.extend((shared as u16).to_le_bytes());
         self.bytes.extend((path.len() as u16 - shared as u16).to_le_bytes());
         self.bytes.extend(&path[shared..]);

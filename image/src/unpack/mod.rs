@@ -19,6 +19,7 @@ mod limits;
 mod name;
 mod pax;
 mod pipe;
+mod remove;
 mod sparse;
 #[cfg(test)]
 mod tests;
@@ -40,7 +41,7 @@ pub use decode::Compression;
 use decode::{Blob, Decoder};
 pub use limits::Limits;
 use pipe::{Pool, Source, pipe};
-pub use tree::remove;
+pub use remove::remove;
 
 /// Who owns the files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

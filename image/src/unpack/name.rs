@@ -3,7 +3,7 @@
 use kelson::error::{Error, Result};
 
 /// As many bytes as the kernel takes in one path, its NUL included (PATH_MAX).
-const MAX_PATH: usize = 4095;
+pub(super) const MAX_PATH: usize = 4095;
 /// Of one component (NAME_MAX).
 const MAX_COMPONENT: usize = 255;
 /// Directories below one another.

@@ -12,16 +12,16 @@ use std::rc::Rc;
 
 use kelson::error::{Context, Error, Result};
 use kelson::rootfs::path::{Links, open_with};
-use kelson::sys::mount::{self, FileInfo};
-use nix::dir::Dir as Listing;
+use kelson::sys::mount;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, openat, readlinkat};
-use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
+use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::later::{Attributes, Later};
 use super::name::{MAX_DEPTH, plain, shown};
 use super::pax::Time;
+use super::remove::{self, Removed};
 use super::whiteout;
 use super::{Ids, Options};
 
@@ -209,13 +209,10 @@ impl<'o> Tree<'o> {
 
     /// Removes what has the name, with all that is in it.
     pub fn clear(&mut self, parent: &Dir, name: &[u8]) -> Result<()> {
-        // The kept directory may be in it.
-        if let Removed::Directory =
-            remove_any(parent.fd.as_fd(), OsStr::from_bytes(name)).doing(|| "remove what was there")?
-        {
-            self.last = None;
-            self.has_removed = true;
-        }
+        // The kept directory may be in it, or a link on the way to that be gone.
+        self.last = None;
+        let removed = remove::any(parent.fd.as_fd(), OsStr::from_bytes(name)).doing(|| "remove what was there")?;
+        self.has_removed |= removed == Removed::Directory;
         Ok(())
     }
 
@@ -229,14 +226,14 @@ impl<'o> Tree<'o> {
         };
         let mut depth = 0;
         self.later.each(|name, attributes| {
-            depth = depth.max(plain(name).len());
+            depth = depth.max(depth_of(name));
             let Some(fd) = opened(name)? else { return Ok(()) };
             super::apply::set_times(fd.as_fd(), attributes.accessed, attributes.modified)
                 .doing(|| format!("set times of {}", shown(name)))
         })?;
         for depth in (0..=depth).rev().filter(|_| self.later.has_modes) {
             self.later.each(|name, attributes| {
-                let Some(mode) = attributes.mode.filter(|_| plain(name).len() == depth) else { return Ok(()) };
+                let Some(mode) = attributes.mode.filter(|_| depth_of(name) == depth) else { return Ok(()) };
                 let Some(fd) = opened(name)? else { return Ok(()) };
                 nix::sys::stat::fchmod(&fd, Mode::from_bits_truncate(mode))
                     .doing(|| format!("set mode of {}", shown(name)))
@@ -249,6 +246,11 @@ impl<'o> Tree<'o> {
 /// A directory's mode while things are made in it: by the caller, and with the caller's group.
 pub(super) fn mode_meanwhile(mode: u32) -> u32 {
     mode & 0o1777 | 0o700
+}
+
+/// How many directories are above it.
+fn depth_of(path: &[u8]) -> usize {
+    path.iter().filter(|byte| **byte == b'/').count() + usize::from(!path.is_empty())
 }
 
 pub(super) fn path(name: &[u8]) -> &Path {
@@ -269,42 +271,4 @@ impl Ids {
             _ => Err(Error::other(format!("there are no ids {uid}:{gid}"))),
         }
     }
-}
-
-enum Removed {
-    File,
-    Directory,
-}
-
-/// Removes the file or directory `name` in `dir` with all that is in it, whatever modes directories have; nothing there is fine.
-///
-/// For a layer that failed or is not needed any more. No link is followed.
-pub fn remove(dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
-    remove_any(dir, name).map(drop).doing(|| format!("remove {}", shown(name.as_bytes())))
-}
-
-fn remove_any(dir: BorrowedFd<'_>, name: &OsStr) -> nix::Result<Removed> {
-    match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => return Ok(Removed::File),
-        Err(Errno::EISDIR | Errno::EPERM) => {}
-        Err(errno) => return Err(errno),
-    }
-    let fd = openat(dir, name, ANCHOR, Mode::empty())?;
-    let info: FileInfo = mount::stat(fd.as_fd())?;
-    if info.mode & 0o700 != 0o700 {
-        // By the link of procfs: a descriptor with O_PATH has no fchmod(2).
-        let path = super::xattr::path_of(fd.as_fd());
-        fchmodat(AT_FDCWD, path.as_str(), Mode::S_IRWXU, FchmodatFlags::FollowSymlink)?;
-    }
-    let mut listing =
-        Listing::openat(&fd, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    for entry in listing.iter() {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            remove_any(fd.as_fd(), OsStr::from_bytes(name))?;
-        }
-    }
-    unlinkat(dir, name, UnlinkatFlags::RemoveDir)?;
-    Ok(Removed::Directory)
 }

@@ -146,3 +146,18 @@ fn what_the_kernel_refuses_is_told() {
     let error = refused(Tar::default().pax(&[("linkpath", &[b'x'; 5000])]).symlink("x", "cut"));
     assert_eq!(error, "entry \"x\": make it: file name too long");
 }
+
+#[test]
+fn paths_do_not_grow_beyond_what_can_be_opened() {
+    // Each link leads further down than a name could.
+    let step = "d".repeat(250);
+    let target = [step.as_str(); 15].join("/");
+    let mut archive = Tar::default();
+    for depth in 0..3 {
+        let name = format!("{}l", "l/".repeat(depth));
+        archive =
+            archive.file(&format!("{name}ink/file"), "").pax(&[("linkpath", target.as_bytes())]).symlink(&name, "cut");
+    }
+    let error = refused(archive.file("l/l/l/file", ""));
+    assert!(error.contains("its path has more than 4095 bytes"), "{error}");
+}

@@ -110,3 +110,10 @@ fn hard_links() {
     // One more name for a link leads nowhere new.
     assert_eq!(fs::read_link(scratch.at("sym2")).unwrap().to_str(), Some("/etc/shadow"));
 }
+
+#[test]
+fn a_link_that_was_replaced_is_not_the_way_any_more() {
+    let scratch =
+        unpacked(Tar::default().dir("a").dir("b").symlink("l", "a").file("l/1", "").symlink("l", "b").file("l/2", ""));
+    assert!(scratch.at("a/1").exists() && scratch.at("b/2").exists());
+}
