@@ -8,6 +8,7 @@ pub mod config;
 pub mod export;
 pub mod import;
 pub mod manifest;
+pub mod network;
 pub mod parallel;
 pub mod platform;
 pub mod progress;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use kelson::log;
-use kelson_image::cli;
+use kelson_image::{cli, network};
 
 /// As in kelson: musl's own gives each size pages of its own.
 #[cfg(target_env = "musl")]
@@ -11,7 +11,18 @@ use kelson_image::cli;
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 fn main() -> ExitCode {
-    let invocation = match cli::parse(std::env::args_os().skip(1)) {
+    let mut words = std::env::args_os().skip(1).peekable();
+    if words.next_if(|word| word == "hook").is_some() {
+        // The runtime quotes what a hook says.
+        return match network::hook(words) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let invocation = match cli::parse(words) {
         Ok(invocation) => invocation,
         Err(failure) => {
             // Where the error goes is part of what could not be read: what is known of it holds.

@@ -7,7 +7,7 @@ use super::words::{Words, utf8};
 use super::{Opt, switch, value};
 use crate::error::{Context, Error, Result};
 use crate::image::Options;
-use crate::image::options::{self, Network, Pull, UserNs};
+use crate::image::options::{self, Network, Port, Pull, UserNs};
 
 /// Options of `run --image`, `bundle` and `explain --image`.
 pub const OPTIONS: &[&Opt] = &[
@@ -53,7 +53,12 @@ pub const OPTIONS: &[&Opt] = &[
     &value("device", None, "HOST[:PATH][:rwm]", "give it a device of the host (repeatable)"),
     &switch("privileged", None, "all capabilities and devices, no seccomp filter: no boundary to the host"),
     &value("userns", None, "auto|host", "users of its own (default for an ordinary user), or the host's (for root)"),
-    &value("network", None, "none|host|ns:PATH", "network of its own, the host's, or that namespace (default: none)"),
+    &value(
+        "network",
+        None,
+        "NETWORK",
+        "pasta[:OPTION,…] (default, if installed), none, host, ns:PATH, bridge, cni:NAME or netavark[:NAME]",
+    ),
     &value(
         "publish",
         Some('p'),
@@ -134,8 +139,8 @@ pub fn options(words: &mut Words, image: OsString) -> Result<Options> {
         pid_host: is_host(words, "pid")?,
         ipc_host: is_host(words, "ipc")?,
         uts_host: is_host(words, "uts")?,
-        network: words.given("network")?.map_or(Ok(Network::None), |text| Network::parse(&text))?,
-        publish: words.texts("publish")?,
+        network: words.given("network")?.map(|text| Network::parse(&text)).transpose()?,
+        publish: each(words, "publish", Port::parse)?,
         add_host: each(words, "add-host", |text| pair("add-host", text, ':'))?,
         dns: words.texts("dns")?,
     })

@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::layers;
-use super::options::{Device, Mount, Network, Options, UserNs};
+use super::network::{self, Helper, Network};
+use super::options::{Device, Mount, Options, UserNs};
 use super::seccomp;
 use crate::error::{Context, Error, Result};
 use crate::plan::{self, CAPABILITIES, OCI_VERSION};
@@ -65,6 +66,9 @@ pub struct Place<'a> {
     pub has_rro: bool,
     /// The small init on the host, for `--init`.
     pub init: Option<PathBuf>,
+    pub network: Network,
+    /// Who makes the network, where it has to be made.
+    pub helper: Option<Helper>,
 }
 
 /// Container id, host id and size, each.
@@ -127,14 +131,12 @@ const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/
 /// # Errors
 /// A flag or the image asks for something that is wrong or not there.
 pub fn bundle(image: &ImageConfig, options: &Options, place: &Place<'_>) -> Result<Bundle> {
-    if !options.publish.is_empty() {
-        return Err(Error::usage("--publish: a container without a network cannot be reached"));
-    }
+    place.network.check(&options.publish, place.ids.is_some())?;
     let none = Process::default();
     let own = image.config.as_ref().unwrap_or(&none);
     let hostname = options.hostname.clone().unwrap_or_else(|| place.id.chars().take(64).collect());
     let capabilities = capabilities(options)?;
-    let files = network_files(options, &hostname)?;
+    let files = network::files(&place.network, options, &hostname)?;
     let mut devices = vec![];
     let mut rules = vec![json!({"allow": options.privileged, "access": "rwm"})];
     let wanted = options.devices.iter().cloned();
@@ -171,7 +173,7 @@ pub fn bundle(image: &ImageConfig, options: &Options, place: &Place<'_>) -> Resu
     if !resources.is_empty() {
         linux["resources"] = resources.into();
     }
-    let sysctl = sysctl(options);
+    let sysctl = sysctl(options, &place.network);
     if !sysctl.is_empty() {
         linux["sysctl"] = sysctl.into();
     }
@@ -192,6 +194,9 @@ pub fn bundle(image: &ImageConfig, options: &Options, place: &Place<'_>) -> Resu
         "process": process(own, options, place, &hostname, &capabilities)?,
         "linux": linux,
     });
+    if let Some(helper) = &place.helper {
+        config["hooks"] = network::hooks(&place.network, options, helper, place.dir)?;
+    }
     if !options.uts_host {
         config["hostname"] = json!(hostname);
     }
@@ -246,10 +251,10 @@ fn namespaces(options: &Options, place: &Place<'_>) -> Vec<Value> {
     let mut kinds = vec![json!({"type": "mount"})];
     let host = [(options.pid_host, "pid"), (options.ipc_host, "ipc"), (options.uts_host, "uts")];
     kinds.extend(host.iter().filter(|(is_host, _)| !is_host).map(|(_, kind)| json!({"type": kind})));
-    match &options.network {
+    match &place.network {
         Network::Host => {}
         Network::Path(path) => kinds.push(json!({"type": "network", "path": path})),
-        Network::None => kinds.push(json!({"type": "network"})),
+        _ => kinds.push(json!({"type": "network"})),
     }
     if place.is_cgroup_v2 && !options.privileged {
         kinds.push(json!({"type": "cgroup"}));
@@ -309,9 +314,9 @@ fn resources(options: &Options, place: &Place<'_>) -> Result<Map<String, Value>>
     Ok(all)
 }
 
-fn sysctl(options: &Options) -> Map<String, Value> {
+fn sysctl(options: &Options, network: &Network) -> Map<String, Value> {
     let mut all = Map::new();
-    if options.network != Network::Host {
+    if *network != Network::Host {
         // As docker does it: a program may listen on every port and ping without a privilege of its own.
         all.insert("net.ipv4.ip_unprivileged_port_start".into(), json!("0"));
     }
@@ -511,7 +516,7 @@ fn mounts(own: &Process, options: &Options, place: &Place<'_>, files: &[(&'stati
         },
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
         mount("/dev/pts", "devpts", "devpts", &pts),
-        match options.network == Network::Host && place.ids.is_some() {
+        match place.network == Network::Host && place.ids.is_some() {
             // A sysfs of the host's network is the host's to make.
             true => mount(
                 "/sys",
@@ -569,25 +574,6 @@ fn given_mount(given: &Mount) -> Result<Value> {
 
 fn maps(ids: &[(u32, u32, u32)], id: u32) -> bool {
     ids.iter().any(|(container, _, size)| id.checked_sub(*container).is_some_and(|offset| offset < *size))
-}
-
-/// Files in /etc that are about the container's network and not the image's.
-fn network_files(options: &Options, hostname: &str) -> Result<Vec<(&'static str, String)>> {
-    let mut hosts = match options.network {
-        Network::Host => std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
-        _ => format!(
-            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\n\
-             ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n127.0.1.1\t{hostname}\n"
-        ),
-    };
-    for (name, address) in &options.add_host {
-        hosts.push_str(&format!("{address}\t{name}\n"));
-    }
-    let resolv = match &options.dns[..] {
-        [] => std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
-        servers => servers.iter().map(|server| format!("nameserver {server}\n")).collect(),
-    };
-    Ok(vec![("hosts", hosts), ("hostname", format!("{hostname}\n")), ("resolv.conf", resolv)])
 }
 
 /// Adds a device of the host, and the rule that lets it be used.

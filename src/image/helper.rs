@@ -27,6 +27,12 @@ pub fn find(name: &str, program: &OsStr) -> Result<PathBuf> {
     })
 }
 
+/// Whether a program of this name is in PATH.
+pub fn is_in_path(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(name).is_file())
+}
+
 /// The directory that a program was called in; `None` for one that was found by PATH.
 pub fn directory_of(program: &OsStr) -> Option<PathBuf> {
     let directory = Path::new(program).parent().filter(|directory| !directory.as_os_str().is_empty())?;

@@ -11,6 +11,7 @@ pub mod config;
 pub mod digest;
 pub mod helper;
 mod layers;
+pub mod network;
 pub mod options;
 pub mod origin;
 pub mod reference;

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+pub use super::network::{Network, Port};
 use crate::error::{Error, Result};
 
 /// What is asked of an image beside its own configuration. `None`, empty and false are docker's defaults.
@@ -66,9 +67,9 @@ pub struct Options {
     pub ipc_host: bool,
     pub uts_host: bool,
 
-    pub network: Network,
-    /// `-p`, as given.
-    pub publish: Vec<String>,
+    /// `None`: pasta where it is installed.
+    pub network: Option<Network>,
+    pub publish: Vec<Port>,
     /// `NAME:ADDRESS`
     pub add_host: Vec<(String, String)>,
     pub dns: Vec<String>,
@@ -92,17 +93,6 @@ pub enum UserNs {
     Default,
     /// None: users are the host's.
     Host,
-}
-
-/// `--network`
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Network {
-    /// A namespace with nothing but loopback.
-    #[default]
-    None,
-    Host,
-    /// A namespace that exists (`ns:PATH`).
-    Path(PathBuf),
 }
 
 /// `-v`, `--mount` and `--tmpfs`.
@@ -322,19 +312,6 @@ impl Security {
     }
 }
 
-impl Network {
-    pub fn parse(text: &str) -> Result<Self> {
-        match text {
-            "none" => Ok(Self::None),
-            "host" => Ok(Self::Host),
-            _ => match text.strip_prefix("ns:") {
-                Some(path) if path.starts_with('/') => Ok(Self::Path(path.into())),
-                _ => Err(wrong("--network", text, "none, host or ns:/PATH")),
-            },
-        }
-    }
-}
-
 /// `1.5` as 1500.
 pub fn cpus(text: &str) -> Result<u64> {
     let parsed = || {
@@ -404,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_and_networks() {
+    fn devices() {
         let read =
             |text: &str| device(text).map(|device| format!("{} {} {}", device.host, device.target, device.access));
         assert_eq!(read("/dev/a").unwrap(), "/dev/a /dev/a rwm");
@@ -413,8 +390,6 @@ mod tests {
         assert_eq!(read("/dev/a:/dev/b:rw").unwrap(), "/dev/a /dev/b rw");
         assert!(read("/dev/a:/dev/b:x").is_err());
         assert!(read("a:b").is_err());
-        assert_eq!(Network::parse("ns:/run/netns/x").unwrap(), Network::Path("/run/netns/x".into()));
-        assert!(Network::parse("bridge").is_err());
     }
 
     #[test]

@@ -12,7 +12,8 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use super::Runtime;
 use crate::error::{Context, Error, Result};
 use crate::image::config::{self, Bundle, IdMaps, ImageConfig, Place};
-use crate::image::options::Pull;
+use crate::image::network::Helper;
+use crate::image::options::{Network, Pull};
 use crate::image::{Image, Options, Origin, Store, helper};
 use crate::sys::mount;
 
@@ -51,6 +52,7 @@ pub fn configure(
         .map_err(|error| Error::other(format!("the image's configuration is broken: {error}")))
         .doing(doing)?;
     let is_cgroup_v2 = statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC);
+    let network = options.network.clone().unwrap_or_else(Network::of_this_host);
     let place = Place {
         id,
         dir,
@@ -63,6 +65,15 @@ pub fn configure(
         limits_swap: limits_swap(is_cgroup_v2),
         has_rro: mount::has_set_attributes(),
         init: if options.init { Some(helper::find("kelson-init", program)?) } else { None },
+        helper: match network.needs_making() {
+            // The state of a bundle's container is kept by whoever runs it.
+            true => Some(Helper {
+                program: helper::find("kelson-image", program)?,
+                state: if root.is_some() { dir } else { &runtime.root }.to_owned(),
+            }),
+            false => None,
+        },
+        network,
     };
     let Bundle { config, files } = config::bundle(&own, options, &place)?;
     Ok(Configured { text: config.to_string(), files, store, lock })
