@@ -10,6 +10,7 @@
 pub mod config;
 pub mod digest;
 pub mod helper;
+pub mod ids;
 mod layers;
 pub mod network;
 pub mod options;

@@ -99,8 +99,8 @@ pub struct Ownership {
     pub format: u32,
     /// The user namespace in which the files have the owners that images give them, as lines of its uid_map: ids inside, ids
     /// outside, and how many.
-    pub uid: Vec<[u32; 3]>,
-    pub gid: Vec<[u32; 3]>,
+    pub uid: Vec<(u32, u32, u32)>,
+    pub gid: Vec<(u32, u32, u32)>,
     /// Every file belongs to one user, who is the only one in that namespace.
     pub squash: bool,
     /// Marks are `user.overlay.*` (the overlay needs `userxattr`) and not `trusted.overlay.*`.

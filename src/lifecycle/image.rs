@@ -161,12 +161,8 @@ fn id_maps(options: &Options, runtime: &Runtime, store: &Store) -> Result<Option
     if !config::needs_user_namespace(options, runtime.rootless)? {
         return Ok(None);
     }
-    let lines =
-        |lines: Vec<[u32; 3]>| lines.into_iter().map(|[container, host, size]| (container, host, size)).collect();
     match store.ownership()? {
-        Some(ownership) if !ownership.uid.is_empty() => {
-            Ok(Some(IdMaps { uid: lines(ownership.uid), gid: lines(ownership.gid) }))
-        }
+        Some(ownership) if !ownership.uid.is_empty() => Ok(Some(IdMaps { uid: ownership.uid, gid: ownership.gid })),
         _ => {
             Err(Error::other(format!("the layers in {} were not unpacked for an ordinary user", store.root.display()))
                 .hint("use a store of your own: --store DIR"))

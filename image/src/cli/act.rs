@@ -109,7 +109,8 @@ fn import_all(options: &Options, words: &[OsString]) -> Result<()> {
 fn ensure(options: &Options, word: &OsStr) -> Result<Image> {
     let origin = Origin::parse(word)?;
     let platform = options.platform.as_ref().map(Platform::to_string);
-    if let Some(image) = locate(options)?.find(&origin, platform.as_deref())? {
+    let is_fixed = !options.always_pull || !matches!(origin, Origin::Name(_));
+    if is_fixed && let Some(image) = locate(options)?.find(&origin, platform.as_deref())? {
         return Ok(image);
     }
     match &origin {

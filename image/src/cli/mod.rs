@@ -46,6 +46,8 @@ pub struct Options {
     pub squash: bool,
     pub platform: Option<Platform>,
     pub limits: Limits,
+    /// For `ensure`: the registry is asked, whether the store has the name or not.
+    pub always_pull: bool,
     /// Registries that are spoken to without TLS.
     pub plain_http: Vec<String>,
     pub quiet: bool,
@@ -84,6 +86,7 @@ impl Default for Options {
             squash: false,
             platform: None,
             limits: Limits::default(),
+            always_pull: false,
             plain_http: vec![],
             quiet: false,
             json: false,
@@ -284,7 +287,13 @@ const COMMANDS: [Entry; 10] = [
         operands: "SOURCE",
         summary: "make sure that an image is in the store, and print its record",
         about: "",
-        options: &[PLATFORM, PLAIN_HTTP, LIMITS, NO_PROGRESS],
+        options: &[
+            opt("pull", None, Some("missing|always"), "when to ask the registry (default: missing)"),
+            PLATFORM,
+            PLAIN_HTTP,
+            LIMITS,
+            NO_PROGRESS,
+        ],
         least: 1,
         most: 1,
         build: |mut words| Ok(Command::Ensure(words.remove(0))),
@@ -392,6 +401,13 @@ fn set(parser: &mut lexopt::Parser, options: &mut Options, opt: &Opt) -> Result<
         "log-level" => options.log.log_level = parse_level(&text()?)?,
         "platform" => options.platform = Some(text()?.parse()?),
         "unpack-limits" => options.limits = text()?.parse()?,
+        "pull" => {
+            options.always_pull = match text()?.as_str() {
+                "missing" => false,
+                "always" => true,
+                other => return Err(Error::usage(format!("--pull: {other:?} is neither missing nor always"))),
+            }
+        }
         "plain-http" => options.plain_http.push(text()?),
         "tag" => options.names.push(text()?.parse()?),
         "output" => options.output = Some(value.into()),
