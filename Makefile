@@ -10,6 +10,7 @@ export KELSON_COMMIT := $(shell git rev-parse HEAD 2>/dev/null)
 # What the release binary is built for; asked once, when it is needed.
 TARGET = $(eval TARGET := $$(shell scripts/target))$(TARGET)
 KELSON = $(CURDIR)/target/$(TARGET)/release/kelson
+# What it starts for images; beside it.
 # Tests run on the C library that most programs have.
 OUT := $(CURDIR)/target/x86_64-unknown-linux-gnu/release
 # The runtime that is run and tested: another one's path judges that one.
@@ -34,6 +35,7 @@ help: ## list the targets
 .PHONY: build
 build: deps-build ## build the static release binaries: target/…/release/kelson, kelson-image and kelson-init beside it
 	$(CARGO) build --release $(CARGO_FLAGS) --target $(TARGET) -p kelson
+	@# By themselves: what they ask of the crates that all use is no business of kelson's.
 	$(CARGO) build --release $(CARGO_FLAGS) --target $(TARGET) -p kelson-image
 	$(CARGO) build --release $(CARGO_FLAGS) --target $(TARGET) -p kelson-init
 

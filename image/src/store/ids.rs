@@ -17,7 +17,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getegid, geteuid, getpid, pipe2};
 
-use super::{Writer, make_directory};
+use super::{Writer, as_json, make_directory};
 use crate::unpack::{Ids, Limits, Options};
 
 /// One map of [`Ownership`].
@@ -167,9 +167,7 @@ pub fn remember(writer: &Writer) -> Result<()> {
         make_directory(&writer.store.root)?;
         let work = writer.work("I")?;
         let draft = work.new_file();
-        let mut text = serde_json::to_vec(&writer.ownership).map_err(|error| Error::other(error.to_string()))?;
-        text.push(b'\n');
-        fs::write(&draft, text).doing(|| format!("write {}", draft.display()))?;
+        fs::write(&draft, as_json(&writer.ownership)?).doing(|| format!("write {}", draft.display()))?;
         // Unlike a rename this replaces nothing.
         match fs::hard_link(&draft, &path) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}

@@ -63,6 +63,7 @@ pub fn named(store: &Store, word: &str) -> Result<Vec<Record>> {
 impl Transaction<'_> {
     /// Records an image, all of whose layers and blobs this transaction uses, under its id and under `names`.
     pub fn add(&self, image: &Image, names: &[Reference]) -> Result<Image> {
+        self.settle()?;
         let _lock = self.writer.lock(Hold::Shared)?;
         let mut anchor = Image { name: None, ..image.clone() };
         let path = Store::anchor_of(image.config);

@@ -5,6 +5,7 @@ use std::io::{BufWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{OnceLock, PoisonError};
 
 use kelson::error::{Context, Error, Result};
 use kelson::image::store::{FORMAT, Layer};
@@ -12,7 +13,7 @@ use kelson::image::{Digest, Store};
 use serde::{Deserialize, Serialize};
 
 use super::work::Transaction;
-use super::{ids, read_record, rename};
+use super::{as_json, ids, read_record, rename};
 use crate::unpack::{self, Compression, Limits, Unpacked};
 
 /// `layer.json`: what is known of a layer.
@@ -26,6 +27,9 @@ pub struct LayerRecord {
     /// Bytes of the files.
     pub bytes: u64,
     pub entries: u64,
+    /// It may not be on the disk yet: the layer counts as long as the host is not booted again (boot_id of random(4)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
 }
 
 /// What a layer must be, and where it comes from.
@@ -47,8 +51,28 @@ pub fn record(store: &Store, diff_id: Digest) -> Result<Option<LayerRecord>> {
     read_record(&record_path(store, diff_id))
 }
 
+/// What is known of a layer that can be used: what a crash of the host may have left half written is not.
+fn usable(store: &Store, diff_id: Digest) -> Result<Option<LayerRecord>> {
+    let known = record(store, diff_id).hint(|| "kelson image prune removes what is broken")?;
+    let Some(known) = known else { return Ok(None) };
+    let is_of_this_boot = known.boot.is_none() || known.boot.as_deref() == Some(boot_id()?);
+    Ok(is_of_this_boot.then_some(known))
+}
+
+/// Another one after each boot of the host.
+fn boot_id() -> Result<&'static str> {
+    static ID: OnceLock<String> = OnceLock::new();
+    if let Some(id) = ID.get() {
+        return Ok(id);
+    }
+    let path = "/proc/sys/kernel/random/boot_id";
+    let id = fs::read_to_string(path).doing(|| format!("read {path}"))?;
+    Ok(ID.get_or_init(|| id.trim().to_owned()))
+}
+
 impl Transaction<'_> {
-    /// Makes sure that the layer is in the store. If another process unpacks it, this waits for that one.
+    /// Makes sure that the layer is in the store. If another process unpacks it, this waits for that one. It is sure to outlive a
+    /// crash of the host after [`Transaction::settle`].
     ///
     /// # Errors
     /// The stream is not what is expected, is refused, or cannot be written; nothing is left then.
@@ -56,36 +80,56 @@ impl Transaction<'_> {
         let diff_id = expected.diff_id;
         let store = &self.writer.store;
         self.uses(&diff_id.hex(), &store.layer(diff_id))?;
-        if let Some(known) = record(store, diff_id)? {
-            return Ok(known.layer);
+        if let Some(known) = usable(store, diff_id)? {
+            return Ok(self.counts(known));
         }
         let work = self.writer.work_called(&format!("L-{}", diff_id.hex()))?;
         // Who had the directory before may have finished the layer.
-        if let Some(known) = record(store, diff_id)? {
-            return Ok(known.layer);
+        if let Some(known) = usable(store, diff_id)? {
+            return Ok(self.counts(known));
         }
         let blob_path = work.path().join("blob");
         let unpacked = self.unpack(work.path(), &blob_path, (expected.open)()?, limits)?;
         verify(&unpacked, diff_id, expected.blob)?;
-        let layer = layer_of(&unpacked);
         let record = LayerRecord {
             format: FORMAT,
-            layer: layer.clone(),
+            layer: layer_of(&unpacked),
             archive_size: unpacked.archive_size,
             bytes: unpacked.bytes,
             entries: unpacked.entries,
+            boot: Some(boot_id()?.to_owned()),
         };
-        let mut text = serde_json::to_vec(&record).map_err(|error| Error::other(error.to_string()))?;
-        text.push(b'\n');
-        let written = fs::write(work.path().join("layer.json"), text);
-        written.doing(|| format!("write the record of {diff_id}"))?;
-        // All of it or nothing, after a crash of the host too.
-        nix::unistd::syncfs(work.directory()).doing(|| "write the layer to the disk")?;
-        self.uses(&layer.blob.hex(), &store.blob(layer.blob))?;
-        rename(&blob_path, &store.blob(layer.blob))?;
-        rename(work.path(), &store.root.join("layers").join(diff_id.hex()))?;
+        self.writer.place(&work, &work.path().join("layer.json"), &as_json(&record)?)?;
+        self.uses(&record.layer.blob.hex(), &store.blob(record.layer.blob))?;
+        rename(&blob_path, &store.blob(record.layer.blob))?;
+        let place = store.root.join("layers").join(diff_id.hex());
+        if place.exists() {
+            // Of another boot. What is taken away from there goes with the transaction.
+            rename(&place, &self.work.new_file())?;
+        }
+        rename(work.path(), &place)?;
         work.keep();
-        Ok(layer)
+        Ok(self.counts(record))
+    }
+
+    fn counts(&self, record: LayerRecord) -> Layer {
+        if record.boot.is_some() {
+            self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).push(record.layer.diff_id);
+        }
+        record.layer
+    }
+
+    /// Waits until all that was added is on the disk, once for all of it: a crash of the host leaves an image whole or not at all.
+    pub fn settle(&self) -> Result<()> {
+        let layers = std::mem::take(&mut *self.unsettled.lock().unwrap_or_else(PoisonError::into_inner));
+        nix::unistd::syncfs(self.work.directory()).doing(|| "write the layers to the disk")?;
+        for diff_id in layers {
+            if let Some(known) = record(&self.writer.store, diff_id)? {
+                let settled = LayerRecord { boot: None, ..known };
+                self.writer.place(&self.work, &record_path(&self.writer.store, diff_id), &as_json(&settled)?)?;
+            }
+        }
+        Ok(())
     }
 
     fn unpack(&self, work: &Path, blob: &Path, stream: impl Read, limits: &Limits) -> Result<Unpacked> {

@@ -13,8 +13,8 @@
 //!
 //! ```text
 //!   a transaction (tmp/T-…) says what it uses, under the shared lock      so that prune leaves that alone
-//!   a layer is unpacked in tmp/L-HEX, verified, synced and renamed        kill -9 leaves a directory in tmp/ and no more
-//!   blobs likewise; last the record of the image
+//!   a layer is unpacked in tmp/L-HEX, verified and renamed                kill -9 leaves a directory in tmp/ and no more
+//!   all is synced, once; then the record of the image is written          a crash of the host leaves layers that do not count
 //! ```
 
 pub mod ids;
@@ -97,20 +97,31 @@ impl Writer {
 
     /// Writes a record, which is there whole or not at all, whatever happens.
     pub fn write_record(&self, work: &Work, path: &Path, record: &impl Serialize) -> Result<()> {
-        let mut text = serde_json::to_vec(record).map_err(|error| Error::other(error.to_string()))?;
-        text.push(b'\n');
-        self.write(work, path, &text)
+        self.write(work, path, &as_json(record)?, File::sync_all)
     }
 
-    fn write(&self, work: &Work, path: &Path, bytes: &[u8]) -> Result<()> {
+    /// Puts a file to its place. After a crash of the host it may be there empty: [`work::Transaction::settle`] comes before anything
+    /// relies on it.
+    fn place(&self, work: &Work, path: &Path, bytes: &[u8]) -> Result<()> {
+        self.write(work, path, bytes, |_| Ok(()))
+    }
+
+    fn write(&self, work: &Work, path: &Path, bytes: &[u8], sync: fn(&File) -> std::io::Result<()>) -> Result<()> {
         let draft = work.new_file();
         let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).and_then(|mut file| {
             file.write_all(bytes)?;
-            file.sync_all()
+            sync(&file)
         });
         written.doing(|| format!("write {}", draft.display()))?;
         rename(&draft, path)
     }
+}
+
+/// A line of JSON.
+fn as_json(record: &impl Serialize) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec(record).map_err(|error| Error::other(error.to_string()))?;
+    text.push(b'\n');
+    Ok(text)
 }
 
 /// Renames, and makes the directory for it; another process may remove it in between, when it is empty.

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use kelson::error::{Context, Result};
-use kelson::image::store::Source;
+use kelson::image::store::{Layer, Source};
 use kelson::image::{Digest, Store};
 use nix::fcntl::Flock;
 
@@ -100,8 +100,11 @@ impl Writer {
             let whole = self.store.record(&path);
             let is_whole = whole.is_ok_and(|image| {
                 image.is_none_or(|image| {
-                    image.layers.iter().all(|layer| self.store.layer(layer.diff_id).exists())
-                        && self.store.blob(image.config).exists()
+                    let is_there = |layer: &Layer| {
+                        self.store.layer(layer.diff_id).exists()
+                            && super::layers::record(&self.store, layer.diff_id).is_ok_and(|record| record.is_some())
+                    };
+                    image.layers.iter().all(is_there) && self.store.blob(image.config).exists()
                 })
             });
             if !is_whole {

@@ -6,6 +6,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kelson::error::{Context, Error, Result};
@@ -126,7 +127,7 @@ impl Writer {
 
     /// A transaction: what it [`uses`](Transaction::uses) stays in the store while it lives.
     pub fn transaction(&self) -> Result<Transaction<'_>> {
-        Ok(Transaction { writer: self, work: self.work(Transaction::KIND)? })
+        Ok(Transaction { writer: self, work: self.work(Transaction::KIND)?, unsettled: Mutex::default() })
     }
 }
 
@@ -140,6 +141,8 @@ enum Existing {
 pub struct Transaction<'w> {
     pub writer: &'w Writer,
     pub work: Work,
+    /// Layers that it relies on and that may not be on the disk yet.
+    pub(super) unsettled: Mutex<Vec<Digest>>,
 }
 
 impl Transaction<'_> {
@@ -169,9 +172,11 @@ impl Transaction<'_> {
     /// Keeps `bytes`, whose digest is `digest`.
     pub fn blob(&self, digest: Digest, bytes: &[u8]) -> Result<()> {
         let path = self.writer.store.blob(digest);
-        match self.uses(&digest.hex(), &path)? {
+        self.uses(&digest.hex(), &path)?;
+        // One that is there may be of a crash.
+        match fs::read(&path).is_ok_and(|known| known == bytes) {
             true => Ok(()),
-            false => self.writer.write(&self.work, &path, bytes),
+            false => self.writer.place(&self.work, &path, bytes),
         }
     }
 }
