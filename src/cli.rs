@@ -121,6 +121,8 @@ pub struct Create {
     pub preserve_fds: u32,
     /// Put a private writable layer over the bundle's root filesystem.
     pub overlay: bool,
+    /// Where how long each step took is written as JSON; `-` is a table on standard error alone.
+    pub timings: Option<PathBuf>,
 }
 
 #[derive(Debug, Default)]
@@ -172,6 +174,8 @@ pub struct Exec {
     /// `[CONTROLLER[,CONTROLLER]:]PATH` each.
     pub cgroup: Vec<String>,
     pub ignore_paused: bool,
+    /// As of [`Create`].
+    pub timings: Option<PathBuf>,
     /// Empty only if there is a `process` file.
     pub args: Vec<OsString>,
 }
@@ -383,6 +387,12 @@ const PRESERVE_FDS: Opt =
     value("preserve-fds", None, "N", "pass N descriptors more than stdio and $LISTEN_FDS (default: 0)");
 const NO_SUBREAPER: Opt = switch("no-subreaper", None, "do not become the parent of orphaned processes");
 const OVERLAY: Opt = switch("overlay", None, "put a private writable layer over the root filesystem");
+const TIMINGS: Opt = value(
+    "timings",
+    None,
+    "FILE",
+    "write how long each step took to FILE as JSON, and as a table to a terminal (-: the table alone)",
+);
 const DETACH: Opt = switch("detach", Some('d'), "return as soon as the process runs");
 const FORMAT: Opt = value("format", Some('f'), "table|json", "how to print (default: table)");
 
@@ -397,6 +407,7 @@ const CREATE_OPTIONS: &[&Opt] = &[
     &PRESERVE_FDS,
     &NO_SUBREAPER,
     &OVERLAY,
+    &TIMINGS,
 ];
 
 const ID: Operands = Operands { usage: "ID", required: 1, most: 1, rest: Rest::Refused };
@@ -445,6 +456,7 @@ const COMMANDS: &[Entry] = &[
             &PRESERVE_FDS,
             &NO_SUBREAPER,
             &OVERLAY,
+            &TIMINGS,
             &DETACH,
             &switch("keep", None, "do not delete the container after it ends"),
             &value("image", None, "IMAGE", "run an image in place of a bundle"),
@@ -494,6 +506,7 @@ const COMMANDS: &[Entry] = &[
             &PRESERVE_FDS,
             &value("cgroup", None, "[CTRL:]PATH", "run it in this existing cgroup below the container's (repeatable)"),
             &switch("ignore-paused", None, "also when the container is paused"),
+            &TIMINGS,
         ],
         with_image: &[],
         build: exec,

@@ -22,4 +22,5 @@ pub mod signals;
 pub mod state;
 pub mod sys;
 pub mod terminal;
+pub mod timings;
 pub mod units;

@@ -117,6 +117,7 @@ pub fn create(words: &mut Words) -> Result<Create> {
         no_new_keyring: words.is_set("no-new-keyring"),
         preserve_fds: words.preserve_fds()?,
         overlay: words.is_set("overlay"),
+        timings: words.path("timings"),
     })
 }
 
@@ -198,6 +199,7 @@ pub fn exec(words: &mut Words) -> Result<Command> {
         preserve_fds: words.preserve_fds()?,
         cgroup: words.texts("cgroup")?,
         ignore_paused: words.is_set("ignore-paused"),
+        timings: words.path("timings"),
         args: std::mem::take(&mut words.rest),
     }))
 }

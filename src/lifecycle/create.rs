@@ -26,6 +26,7 @@ use crate::signals::Signals;
 use crate::state::{self, Reserved, State, Status};
 use crate::sys::fd::{copy_over, open};
 use crate::terminal::{self, Relay};
+use crate::timings::Timings;
 
 /// What waits for the container to go on.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,15 +76,17 @@ impl Drop for HostMount {
 
 /// Creates the container; its process waits for `start`.
 pub fn create(runtime: &Runtime, options: &cli::Create) -> Result<()> {
+    let mut timings = Timings::begin(options.timings.as_deref(), "create", &options.id)?;
     let preserved = listen::preserved(options.preserve_fds)?;
     let signals = Signals::hold_terminating()?;
-    let plan = load(runtime, options, &[])?;
+    let plan = load(runtime, options, &[], &mut timings)?;
     check_terminal(&plan, options, false)?;
-    let mut made = make(runtime, options, plan, Until::Started, preserved, &signals)?;
+    let mut made = make(runtime, options, plan, Until::Started, preserved, &signals, &mut timings)?;
     made.cgroup.leave_to_container();
     match signals.check().and_then(|()| made.child.answer(Answer::Commit)) {
         Ok(()) => {
             made.keep();
+            timings.finish();
             Ok(())
         }
         Err(error) => Err(made.undo(error, &signals)),
@@ -93,16 +96,17 @@ pub fn create(runtime: &Runtime, options: &cli::Create) -> Result<()> {
 /// Creates and starts the container; in the foreground waits for its end and gives its exit code.
 pub fn run(runtime: &Runtime, options: &cli::Run) -> Result<u8> {
     let create = &options.create;
+    let mut timings = Timings::begin(create.timings.as_deref(), "run", &create.id)?;
     let preserved = listen::preserved(create.preserve_fds)?;
     let plan = match &options.image {
         None => None,
         // Before signals are held: a download can be interrupted.
-        Some(image) => Some(load_image(runtime, create, image, options)?),
+        Some(image) => Some(load_image(runtime, create, image, options, &mut timings)?),
     };
     let signals = Signals::hold_terminating()?;
     let plan = match plan {
         Some(plan) => plan,
-        None => load(runtime, create, &options.args)?,
+        None => load(runtime, create, &options.args, &mut timings)?,
     };
     if plan.process.is_none() {
         return Err(
@@ -114,8 +118,8 @@ pub fn run(runtime: &Runtime, options: &cli::Run) -> Result<u8> {
         // Orphans of a container without a PID namespace end up here and are reaped.
         crate::sys::process::set_child_subreaper().doing(|| "become a subreaper")?;
     }
-    let mut made = make(runtime, create, plan, Until::Told, preserved, &signals)?;
-    let notify = match made.start(&signals) {
+    let mut made = make(runtime, create, plan, Until::Told, preserved, &signals, &mut timings)?;
+    let notify = match made.start(&signals, &mut timings) {
         Ok(notify) => notify,
         Err(error) => return Err(made.undo(error, &signals)),
     };
@@ -125,6 +129,8 @@ pub fn run(runtime: &Runtime, options: &cli::Run) -> Result<u8> {
         delete::destroy(runtime, &state)?;
         return Err(error);
     }
+    timings.lap("run poststart hooks");
+    timings.finish();
     if options.detach {
         return match notify {
             Some(notify) => notify.forward_ready(pid, pidfd.as_ref(), &signals).map(|()| 0),
@@ -147,7 +153,12 @@ pub fn run(runtime: &Runtime, options: &cli::Run) -> Result<u8> {
 }
 
 /// Reads config.json into a plan; `args` replace the config's.
-fn load(runtime: &Runtime, options: &cli::Create, args: &[std::ffi::OsString]) -> Result<Loaded> {
+fn load(
+    runtime: &Runtime,
+    options: &cli::Create,
+    args: &[std::ffi::OsString],
+    timings: &mut Timings<'_>,
+) -> Result<Loaded> {
     state::check_id(&options.id)?;
     let bundle = real_path(&options.bundle).doing(|| format!("open the bundle {}", options.bundle.display()))?;
     let path = match &options.config {
@@ -155,11 +166,18 @@ fn load(runtime: &Runtime, options: &cli::Create, args: &[std::ffi::OsString]) -
         None => bundle.join("config.json"),
     };
     let text = plan::read_config(&path)?;
-    planned(runtime, options, &bundle, text, args)
+    timings.lap("read the configuration");
+    planned(runtime, options, &bundle, text, args, timings)
 }
 
 /// The plan for a container of an image, whose directory is the bundle.
-fn load_image(runtime: &Runtime, options: &cli::Create, image: &Options, run: &cli::Run) -> Result<Loaded> {
+fn load_image(
+    runtime: &Runtime,
+    options: &cli::Create,
+    image: &Options,
+    run: &cli::Run,
+    timings: &mut Timings<'_>,
+) -> Result<Loaded> {
     state::check_id(&options.id)?;
     if image.interactive == Some(false) {
         let null = open("/dev/null", OFlag::O_RDONLY).doing(|| "open /dev/null")?;
@@ -169,7 +187,8 @@ fn load_image(runtime: &Runtime, options: &cli::Create, image: &Options, run: &c
     let terminal = image::wants_terminal(image, run.detach);
     let mut configured = image::configure(runtime, image, &options.id, &dir, None, terminal, &run.program)?;
     let text = std::mem::take(&mut configured.text);
-    Ok(Loaded { image: Some(configured), ..planned(runtime, options, &dir, text, &[])? })
+    timings.lap("read the image");
+    Ok(Loaded { image: Some(configured), ..planned(runtime, options, &dir, text, &[], timings)? })
 }
 
 fn planned(
@@ -178,6 +197,7 @@ fn planned(
     bundle: &Path,
     text: String,
     args: &[std::ffi::OsString],
+    timings: &mut Timings<'_>,
 ) -> Result<Loaded> {
     let host = runtime.host();
     let overrides = Overrides { overlay: options.overlay, args: super::exec::c_strings(args)? };
@@ -189,6 +209,7 @@ fn planned(
             process.console_size = Relay::caller_size();
         }
     }
+    timings.lap("make the plan");
     Ok(Loaded { plan, text, last_capability: host.last_capability, image: None })
 }
 
@@ -244,12 +265,15 @@ fn make(
     until: Until,
     preserved: u32,
     signals: &Signals,
+    timings: &mut Timings<'_>,
 ) -> Result<Made> {
     let Loaded { mut plan, text, last_capability, image } = loaded;
     let reserved = state::reserve(&runtime.root, &options.id)?;
     let locked = reserved.locked().ok_or_else(|| Error::state("the state directory is gone"))?;
+    timings.lap("reserve the state directory");
     let record =
         cgroup::locate(runtime.driver, plan.cgroups_path.as_deref(), &options.id, &plan.resources, runtime.rootless)?;
+    timings.lap("find a place for the cgroups");
     listen::add_notify_mount(&mut plan, locked.dir())?;
     let plan = &plan;
     let mut state = State::begin(&options.id, plan, record.clone());
@@ -261,10 +285,13 @@ fn make(
     state.store_link = image.as_ref().map(|image| image.link(locked.dir())).transpose()?;
     // The journal: what a kill at any later instant can leave behind is written before it is made.
     locked.begin(&state)?;
+    timings.lap("write the journal");
     if let (Some(mut image), Some(link)) = (image, &state.store_link) {
         image.settle(locked.dir(), link)?;
+        timings.lap("link the image");
     }
     let begun = cgroup::systemd::begin(&record, &plan.resources, &plan.annotations)?;
+    timings.lap("ask systemd for the unit");
     let host_mount = state.host_mount.map(|before| HostMount { root: plan.root.path.clone(), before });
     let start = match until {
         Until::Started => Some(locked.listen()?),
@@ -273,12 +300,14 @@ fn make(
     let joined = stage::open_joined(plan)?;
     let joined_user_ns = joined.iter().find(|joined| joined.kind.name == "user").map(|joined| joined.fd.as_fd());
     let prepared = rootfs::prepare(plan, joined_user_ns)?;
+    timings.lap("open namespaces and prepare mounts");
     // Last of all that needs no cgroup: systemd makes one meanwhile.
     let reserved_for = |reused: &[&Path]| check_unclaimed(runtime, &options.id, reused);
     let mut cgroup = cgroup::create(record, &plan.resources, begun, reserved_for)?;
     state.cgroup = cgroup.record().clone();
     let entry = cgroup.entry()?;
     let cgroup_view = view_of_cgroups(cgroup.record())?;
+    timings.lap("make the cgroups and set limits");
     let mut setup = init::Setup {
         plan,
         state: &state.clone(),
@@ -293,6 +322,7 @@ fn make(
         start,
         first_own: stage::first_own(preserved),
         is_hidden: stage::starts_dumpable(plan) && !plan.namespaces.user.is_new(),
+        is_timed: timings.is_on(),
     };
     if !stage::starts_dumpable(plan) {
         // Before the clone: what joins a PID namespace is seen by its processes from the first instruction on.
@@ -301,6 +331,7 @@ fn make(
     let mut child = parent::spawn(&mut setup)?;
     let awaited = setup.prepared.awaited().to_vec();
     drop(setup);
+    timings.lap("clone");
     let oom_score_adj = plan.process.as_ref().and_then(|process| process.oom_score_adj);
     child.wait_for_birth(signals, |stage| {
         // What it makes inherits it, and is not this process's to write to any more where that has no privilege.
@@ -309,6 +340,7 @@ fn make(
         // Its mount namespace is not the container's yet: that is asked for the mounts' sources.
         stage.answer(Answer::Done)
     })?;
+    timings.lap("wait for the stage process");
     if matches!(plan.namespaces.user, plan::Namespace::Join(_)) {
         parent::compare_maps(child.pid(), &plan.id_maps);
     }
@@ -317,6 +349,7 @@ fn make(
     if let Some(user) = plan.cgroup_owner() {
         cgroup.delegate(user).property(|| "linux.cgroupsPath")?;
     }
+    timings.lap("complete the cgroups");
     locked.write_config(&text)?;
     state.pid = child.pid().as_raw();
     state.start_time = state::start_time(child.pid())?;
@@ -340,7 +373,10 @@ fn make(
         hooks_begun: false,
         pid_file: None,
     };
-    match made.set_up(runtime, options, plan, &awaited, signals) {
+    timings.lap("keep the configuration");
+    let result = made.set_up(runtime, options, plan, &awaited, signals, timings);
+    timings.hear(made.child.heard());
+    match result {
         Ok(()) => Ok(made),
         Err(error) => Err(made.undo(error, signals)),
     }
@@ -355,48 +391,56 @@ impl Made {
         plan: &Plan,
         awaited: &[usize],
         signals: &Signals,
+        timings: &mut Timings<'_>,
     ) -> Result<()> {
         let Self { child, net_devices, state, console, hooks_begun, .. } = self;
-        child.serve(signals, |child, ask, mut fds| match ask {
-            Ask::MapIds => {
-                parent::map_ids(child.pid(), &plan.id_maps, runtime.rootless)?;
-                child.give_mounts(&mount_sources(plan, awaited, child.pid())?)
-            }
-            Ask::Sources(left) => {
-                let from = awaited.len().saturating_sub(usize::try_from(left).unwrap_or(0));
-                child.give_mounts(&mount_sources(plan, &awaited[from..], child.pid())?)
-            }
-            Ask::RunHostHooks => {
-                *hooks_begun = true;
-                *net_devices = move_net_devices(plan, child.pid())?;
-                // prestart hooks are older than the status "creating", and look for "created".
-                let (prestart, create_runtime) = (&plan.hooks.prestart, &plan.hooks.create_runtime);
-                // The child waits for the answer and asks for nothing.
-                let lives = hooks::run_for(prestart, &state.to_oci(Status::Created)?, signals, child.as_fd())?
-                    && hooks::run_for(create_runtime, &state.to_oci(Status::Creating)?, signals, child.as_fd())?;
-                if lives { child.answer(Answer::Done) } else { Err(child.ended_early()) }
-            }
-            Ask::SetRlimits => {
-                parent::set_rlimits(child.pid(), plan.process.as_ref().map_or(&[], |process| &process.rlimits))?;
-                child.answer(Answer::Done)
-            }
-            Ask::Console => {
-                let master = fds.pop().ok_or_else(|| Error::other("a terminal was announced and did not come"))?;
-                match &options.console_socket {
-                    Some(socket) => terminal::send_master(socket, master.as_fd())?,
-                    None => {
-                        terminal::clear_onlcr(master.as_fd())?;
-                        *console = Some(master);
-                    }
+        child.serve(signals, |child, ask, mut fds| {
+            timings.lap("wait for the container's process");
+            let serving = ask.served();
+            let served = match ask {
+                Ask::MapIds => {
+                    parent::map_ids(child.pid(), &plan.id_maps, runtime.rootless)?;
+                    child.give_mounts(&mount_sources(plan, awaited, child.pid())?)
                 }
-                Ok(())
-            }
-            Ask::Listener(number) => {
-                listen::send_seccomp_listener(plan.seccomp.as_ref(), state, Status::Creating, child, number)?;
-                child.answer(Answer::Done)
-            }
-            other => Err(Error::other(format!("the container process asked for {other:?}"))),
+                Ask::Sources(left) => {
+                    let from = awaited.len().saturating_sub(usize::try_from(left).unwrap_or(0));
+                    child.give_mounts(&mount_sources(plan, &awaited[from..], child.pid())?)
+                }
+                Ask::RunHostHooks => {
+                    *hooks_begun = true;
+                    *net_devices = move_net_devices(plan, child.pid())?;
+                    // prestart hooks are older than the status "creating", and look for "created".
+                    let (prestart, create_runtime) = (&plan.hooks.prestart, &plan.hooks.create_runtime);
+                    // The child waits for the answer and asks for nothing.
+                    let lives = hooks::run_for(prestart, &state.to_oci(Status::Created)?, signals, child.as_fd())?
+                        && hooks::run_for(create_runtime, &state.to_oci(Status::Creating)?, signals, child.as_fd())?;
+                    if lives { child.answer(Answer::Done) } else { Err(child.ended_early()) }
+                }
+                Ask::SetRlimits => {
+                    parent::set_rlimits(child.pid(), plan.process.as_ref().map_or(&[], |process| &process.rlimits))?;
+                    child.answer(Answer::Done)
+                }
+                Ask::Console => {
+                    let master = fds.pop().ok_or_else(|| Error::other("a terminal was announced and did not come"))?;
+                    match &options.console_socket {
+                        Some(socket) => terminal::send_master(socket, master.as_fd())?,
+                        None => {
+                            terminal::clear_onlcr(master.as_fd())?;
+                            *console = Some(master);
+                        }
+                    }
+                    Ok(())
+                }
+                Ask::Listener(number) => {
+                    listen::send_seccomp_listener(plan.seccomp.as_ref(), state, Status::Creating, child, number)?;
+                    child.answer(Answer::Done)
+                }
+                other => Err(Error::other(format!("the container process asked for {other:?}"))),
+            };
+            timings.lap(serving);
+            served
         })?;
+        timings.lap("wait for the container's process");
         self.state.end_creating();
         let locked = self.reserved.locked().ok_or_else(|| Error::state("the state directory is gone"))?;
         locked.save(&self.state)?;
@@ -404,11 +448,12 @@ impl Made {
             write_pid_file(path, self.child.pid())?;
             self.pid_file = Some(path.clone());
         }
+        timings.lap("save the state");
         Ok(())
     }
 
     /// Lets the program of `run` be executed, and waits for that.
-    fn start(&mut self, signals: &Signals) -> Result<Option<listen::NotifySocket>> {
+    fn start(&mut self, signals: &Signals, timings: &mut Timings<'_>) -> Result<Option<listen::NotifySocket>> {
         signals.check()?;
         self.cgroup.leave_to_container();
         let notify = match self.reserved.locked() {
@@ -416,8 +461,10 @@ impl Made {
             None => None,
         };
         self.child.answer(Answer::Start)?;
-        self.child.wait_for_execve(signals)?;
-        Ok(notify)
+        let executed = self.child.wait_for_execve(signals);
+        timings.lap("wait for the program to be executed");
+        timings.hear(self.child.heard());
+        executed.map(|()| notify)
     }
 
     /// Undoes all, then runs the poststop hooks (runtime.md#lifecycle); gives the error that says most.

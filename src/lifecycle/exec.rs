@@ -19,9 +19,11 @@ use crate::security::users::UserSpec;
 use crate::signals::Signals;
 use crate::state::{self, Status};
 use crate::terminal::{self, Relay};
+use crate::timings::Timings;
 
 /// Runs a process in the container; in the foreground waits for its end and gives its exit code.
 pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
+    let mut timings = Timings::begin(options.timings.as_deref(), "exec", &options.id)?;
     let preserved = listen::preserved(options.preserve_fds)?;
     // Before signals are held: whoever waits for the end of a pipe can be interrupted.
     let file = options.process.as_deref().map(|path| Ok::<_, Error>((path, plan::read_process(path)?))).transpose()?;
@@ -37,6 +39,7 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
         _ => return Err(Error::state(format!("cannot exec in container {:?}: container not running", options.id))),
     }
     let target = state.open_process()?;
+    timings.lap("read the state");
     let config = state::config(&runtime.root, &options.id)?;
     let host = runtime.host();
     let configured = plan::for_exec(&config, &state.bundle, &host)?;
@@ -46,6 +49,7 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
     if options.console_socket.is_none() && process.console_size.is_none() {
         process.console_size = Relay::caller_size();
     }
+    timings.lap("make the plan");
     let (rlimits, oom_score_adj) = (process.rlimits.clone(), process.oom_score_adj);
     let sub = options.cgroup.iter().map(|text| SubCgroup::parse(text)).collect::<Result<Vec<_>>>()?;
     let entry = state.cgroup.entry(&sub)?;
@@ -62,6 +66,7 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
         last_capability: host.last_capability,
         preserved,
         first_own: stage::first_own(preserved),
+        is_timed: timings.is_on(),
     };
     // Before the clone: a process that enters the container is nobody's to look into (CVE-2016-9962).
     crate::sys::process::set_dumpable(false).doing(|| "become undumpable")?;
@@ -77,6 +82,7 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
         state.open_process()?;
     }
     let mut target = Some(stage::Target { namespaces, root });
+    timings.lap("open cgroups and namespaces");
     let beside;
     let mut child = match parent::spawn_exec(&mut request, &mut target) {
         Err(error) if error.errno() == Some(Errno::EBUSY) && sub.is_empty() => {
@@ -87,31 +93,42 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
         }
         other => other?,
     };
+    timings.lap("clone");
     child.wait_for_birth(&signals, |_| Err(Error::other("the stage process asked for a map of ids")))?;
+    timings.lap("wait for the stage process");
     let mut console = None;
-    child.serve(&signals, |child, ask, mut fds| match ask {
-        Ask::Console => {
-            let master = fds.pop().ok_or_else(|| Error::other("a terminal was announced and did not come"))?;
-            match &options.console_socket {
-                Some(socket) => terminal::send_master(socket, master.as_fd())?,
-                None => {
-                    terminal::clear_onlcr(master.as_fd())?;
-                    console = Some(master);
+    let set_up = child.serve(&signals, |child, ask, mut fds| {
+        timings.lap("wait for the process");
+        let serving = ask.served();
+        let served = match ask {
+            Ask::Console => {
+                let master = fds.pop().ok_or_else(|| Error::other("a terminal was announced and did not come"))?;
+                match &options.console_socket {
+                    Some(socket) => terminal::send_master(socket, master.as_fd())?,
+                    None => {
+                        terminal::clear_onlcr(master.as_fd())?;
+                        console = Some(master);
+                    }
                 }
+                Ok(())
             }
-            Ok(())
-        }
-        Ask::SetRlimits => {
-            parent::set_rlimits(child.pid(), &rlimits)?;
-            child.answer(Answer::Done)
-        }
-        Ask::Listener(number) => {
-            let seccomp = configured.seccomp.as_ref();
-            listen::send_seccomp_listener(seccomp, &state, Status::Running, child, number)?;
-            child.answer(Answer::Done)
-        }
-        other => Err(Error::other(format!("the process asked for {other:?}"))),
-    })?;
+            Ask::SetRlimits => {
+                parent::set_rlimits(child.pid(), &rlimits)?;
+                child.answer(Answer::Done)
+            }
+            Ask::Listener(number) => {
+                let seccomp = configured.seccomp.as_ref();
+                listen::send_seccomp_listener(seccomp, &state, Status::Running, child, number)?;
+                child.answer(Answer::Done)
+            }
+            other => Err(Error::other(format!("the process asked for {other:?}"))),
+        };
+        timings.lap(serving);
+        served
+    });
+    timings.lap("wait for the process");
+    timings.hear(child.heard());
+    set_up?;
     parent::set_oom_score_adj(child.pid(), oom_score_adj, runtime.rootless)?;
     if let (Some(socket), Some(pidfd)) = (&options.pidfd_socket, child.pidfd()) {
         terminal::send_fd(socket, pidfd, b"pidfd").doing(|| format!("send a pidfd to {}", socket.display()))?;
@@ -120,8 +137,13 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
         create::write_pid_file(path, child.pid())?;
     }
     signals.check()?;
+    timings.lap("write the PID file");
     child.answer(Answer::Start)?;
-    child.wait_for_execve(&signals)?;
+    let executed = child.wait_for_execve(&signals);
+    timings.lap("wait for the program to be executed");
+    timings.hear(child.heard());
+    executed?;
+    timings.finish();
     let (pid, pidfd) = child.keep();
     if options.detach {
         return Ok(0);

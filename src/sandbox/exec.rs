@@ -14,6 +14,7 @@ use crate::plan::{Personality, Process, Seccomp};
 use crate::security::users::UserSpec;
 use crate::signals;
 use crate::sys::{process, scheduling};
+use crate::timings::{self, Laps};
 
 /// What exec decides before the clone; the processes that it makes have their own copies.
 pub struct Exec<'c> {
@@ -33,6 +34,8 @@ pub struct Exec<'c> {
     pub last_capability: u8,
     pub preserved: u32,
     pub first_own: RawFd,
+    /// The parent is told how long each step took.
+    pub is_timed: bool,
 }
 
 impl Exec<'_> {
@@ -63,6 +66,7 @@ pub fn run(exec: &mut Exec<'_>, parent: ChildEnd) -> ! {
 
 /// As init's steps, in the same order.
 fn set_up_and_execute(exec: &mut Exec<'_>, parent: &ChildEnd, is_filtered: &mut bool) -> Result<Infallible> {
+    let mut laps = Laps::begin(timings::Process::Container, exec.is_timed);
     process::set_parent_death_signal(libc::SIGKILL).doing(|| "ask for a signal at the parent's death")?;
     common::start_session()?;
     if let Some(names) = &exec.user {
@@ -71,19 +75,25 @@ fn set_up_and_execute(exec: &mut Exec<'_>, parent: &ChildEnd, is_filtered: &mut 
         (user.uid, user.gid) = (found.uid, found.gid);
         user.additional_gids.extend(found.groups);
     }
+    laps.lap("start a session and find the user");
     if !exec.no_new_keyring {
         // Its own keyring: neither the caller's nor, by an inherited one, more than the container's processes share.
         common::make_keyring(exec.id, Some(&exec.process))?;
     }
+    laps.lap("make a session keyring");
     if exec.process.terminal {
         common::open_terminal(&exec.process, parent)?;
     }
+    laps.lap("open the terminal");
     set_final_affinity(&exec.process)?;
     common::set_priorities(&exec.process)?;
     common::set_personality(exec.personality)?;
     common::set_labels(&exec.process)?;
+    laps.lap("set priorities, personality and labels");
     common::set_rlimits(&exec.process, exec.namespaces & libc::CLONE_NEWUSER as u64 != 0, parent)?;
+    laps.lap("set rlimits");
     let is_in_cwd = common::enter_cwd_early(&exec.process)?;
+    laps.lap("enter the working directory");
     let filter_time = exec.seccomp.map(|filter| FilterTime::of(filter, &exec.process));
     let is_hidden = exec.is_hidden;
     let mut load_at = |time: FilterTime| -> Result<()> {
@@ -97,19 +107,37 @@ fn set_up_and_execute(exec: &mut Exec<'_>, parent: &ChildEnd, is_filtered: &mut 
         }
     };
     load_at(FilterTime::BeforeUser)?;
+    // Behind a filter the clock is not read any more: that may be a system call, and one that is forbidden.
+    let mut lap_unfiltered = |name| match filter_time {
+        Some(FilterTime::BeforeUser) => {}
+        _ => laps.lap(name),
+    };
     common::become_user(&exec.process, exec.last_capability, is_in_cwd, filter_time, parent)?;
     common::set_umask(&exec.process.user);
     common::set_home(&mut exec.process);
     if exec.process.no_new_privileges {
         process::set_no_new_privileges().property(|| "process.noNewPrivileges").doing(|| "set no_new_privs")?;
     }
+    lap_unfiltered("become the user");
     let program = program::find(&exec.process)?;
+    lap_unfiltered("find the program");
     load_at(FilterTime::BeforeReady)?;
+    let unfinished = is_filtered.then_some("load the seccomp filter, and what follows it");
+    if let Some(steps) = laps.told(unfinished) {
+        parent.tell(&Ask::Times(steps))?;
+    }
+    if *is_filtered {
+        laps = Laps::OFF;
+    }
     // From here on end of file tells that the parent died; a detached exec's ends as soon as it has answered.
     process::set_parent_death_signal(0).doing(|| "ask for no signal at the parent's death")?;
     parent.tell(&Ask::Ready)?;
     common::expect(parent, Answer::Start)?;
+    laps.lap("wait to be started");
     common::keep_descriptors(exec.preserved)?;
+    if let Some(steps) = laps.told(Some("load the seccomp filter and execute the program")) {
+        parent.tell(&Ask::Times(steps))?;
+    }
     parent.tell(&Ask::Executing)?;
     if let Some(filter) = exec.seccomp.filter(|_| filter_time.is_some_and(FilterTime::is_last)) {
         common::load_seccomp(filter, None)?;

@@ -24,6 +24,7 @@ use crate::rootfs::{CgroupView, Prepared, RootFs};
 use crate::signals;
 use crate::state::{State, Status};
 use crate::sys::{process, scheduling};
+use crate::timings::{self, Laps};
 
 /// What create and run decide before the clone; the container's process has its own copy of it.
 pub struct Setup<'c> {
@@ -48,6 +49,8 @@ pub struct Setup<'c> {
     pub first_own: RawFd,
     /// Not dumpable, while the parent has no privilege over it.
     pub is_hidden: bool,
+    /// The parent is told how long each step took.
+    pub is_timed: bool,
 }
 
 impl Setup<'_> {
@@ -82,6 +85,7 @@ struct Init<'i, 'c> {
     is_in_cwd: bool,
     /// The seccomp filter is loaded.
     is_filtered: bool,
+    laps: Laps,
 }
 
 /// A step: its name is the context of an error without one.
@@ -129,8 +133,10 @@ const STEPS: &[Step] = &[
 
 /// Sets the container up, waits for start and executes its program; ends the process if that fails.
 pub fn run(setup: &mut Setup<'_>, parent: ChildEnd) -> ! {
+    let laps = Laps::begin(timings::Process::Container, setup.is_timed);
     let process = setup.plan.process.clone();
-    let mut init = Init { setup, parent, process, rootfs: None, program: None, is_in_cwd: false, is_filtered: false };
+    let mut init =
+        Init { setup, parent, process, rootfs: None, program: None, is_in_cwd: false, is_filtered: false, laps };
     let outcome = init.set_up().and_then(|()| init.wait_and_execute());
     if let Err(error) = outcome {
         let error = if init.is_filtered { common::behind_filter(error) } else { error };
@@ -147,10 +153,25 @@ impl<'c> Init<'_, 'c> {
         process::set_umask(0o022);
         signals::reset()?;
         self.setup.close_foreign_descriptors(&self.parent)?;
+        self.lap("close the parent's descriptors");
         for (name, step) in STEPS {
             step(self).map_err(|error| error.within_step(name))?;
+            self.lap(name);
         }
-        Ok(())
+        let unfinished = self.is_filtered.then_some("load the seccomp filter, and what follows it");
+        let told = self.laps.told(unfinished).map_or(Ok(()), |steps| self.parent.tell(&Ask::Times(steps)));
+        if self.is_filtered {
+            self.laps = Laps::OFF;
+        }
+        told
+    }
+
+    /// What was done since the last call is `name`. Behind a filter the clock is not read any more: that may be a system
+    /// call, and one that is forbidden.
+    fn lap(&mut self, name: &'static str) {
+        if !self.is_filtered {
+            self.laps.lap(name);
+        }
     }
 
     fn rootfs(&self) -> Result<&RootFs<'c>> {
@@ -384,6 +405,7 @@ impl<'c> Init<'_, 'c> {
                     return Err(Error::other("a container without a start socket was told to wait on it"));
                 };
                 let listener = UnixListener::from(listener);
+                self.laps = Laps::OFF;
                 process::shrink();
                 let starter = wait_for_start(&listener)?;
                 let Err(error) = self.execute(Some(&starter));
@@ -397,7 +419,9 @@ impl<'c> Init<'_, 'c> {
     }
 
     fn execute(&mut self, starter: Option<&UnixStream>) -> Result<Infallible> {
+        self.lap("wait to be started");
         self.run_hooks(&self.setup.plan.hooks.start_container, Status::Created)?;
+        self.lap("run startContainer hooks");
         let (Some(process), Some(program)) = (&self.process, &self.program) else {
             return Err(Error::config("process", "there is nothing to start"));
         };
@@ -406,7 +430,12 @@ impl<'c> Init<'_, 'c> {
         match starter {
             // One that is gone has nobody to tell.
             Some(starter) => drop(nix::unistd::write(starter, &[message::EXECUTING])),
-            None => self.parent.tell(&Ask::Executing)?,
+            None => {
+                if let Some(steps) = self.laps.told(Some("load the seccomp filter and execute the program")) {
+                    self.parent.tell(&Ask::Times(steps))?;
+                }
+                self.parent.tell(&Ask::Executing)?;
+            }
         }
         let filter = self.setup.plan.seccomp.as_ref();
         if let Some(filter) = filter.filter(|filter| FilterTime::of(filter, process).is_last()) {

@@ -14,6 +14,7 @@
 //!   Born pid + fd ────────────────▶ from a stage: the process that becomes the container's, with a pidfd
 //!                 ◀──────────────── Done, to the one that is born: it says nothing before
 //!   Warn text     ────────────────▶ logs it
+//!   Times steps   ────────────────▶ keeps how long they took; only if that is asked for (--timings)
 //!   SetRlimits    ────────────────▶ sets rlimits, which a process in a user namespace may not raise
 //!                 ◀──────────────── Done
 //!   Ready         ────────────────▶ saves the state, writes the pid file
@@ -58,6 +59,8 @@ pub enum Ask {
     Listener(RawFd),
     Born(i32),
     Warn(String),
+    /// What [`crate::timings::Laps::told`] gives.
+    Times(Vec<u8>),
     Ready,
     Executing,
     /// What [`Error::encode`] gives.
@@ -73,6 +76,19 @@ pub enum Answer {
 }
 
 impl Ask {
+    /// What the parent does about it, for its timings.
+    pub fn served(&self) -> &'static str {
+        match self {
+            Ask::MapIds => "write id maps and open mount sources",
+            Ask::Sources(_) => "open mount sources",
+            Ask::RunHostHooks => "run host hooks and move network devices",
+            Ask::SetRlimits => "set rlimits",
+            Ask::Console => "pass on the terminal",
+            Ask::Listener(_) => "hand over the seccomp listener",
+            Ask::Born(_) | Ask::Warn(_) | Ask::Times(_) | Ask::Ready | Ask::Executing | Ask::Failed(_) => "listen",
+        }
+    }
+
     fn encode(&self) -> Vec<u8> {
         let (tag, payload): (u8, &[u8]) = match self {
             Ask::MapIds => (b'm', &[]),
@@ -83,6 +99,7 @@ impl Ask {
             Ask::Listener(number) => (b'l', &number.to_ne_bytes()),
             Ask::Born(pid) => (b'b', &pid.to_ne_bytes()),
             Ask::Warn(text) => (b'w', text.as_bytes()),
+            Ask::Times(steps) => (b't', steps),
             Ask::Ready => (b'r', &[]),
             Ask::Executing => (EXECUTING, &[]),
             Ask::Failed(error) => (b'f', error),
@@ -103,6 +120,7 @@ impl Ask {
             [b'l', bytes @ ..] => number(bytes).map(Ask::Listener),
             [b'b', bytes @ ..] => number(bytes).map(Ask::Born),
             [b'w', text @ ..] => Some(Ask::Warn(String::from_utf8_lossy(text).into_owned())),
+            [b't', steps @ ..] => Some(Ask::Times(steps.to_vec())),
             [b'r'] => Some(Ask::Ready),
             [EXECUTING] => Some(Ask::Executing),
             [b'f', error @ ..] => Some(Ask::Failed(error.to_vec())),
@@ -268,6 +286,7 @@ mod tests {
             Ask::Listener(7),
             Ask::Born(42),
             Ask::Warn("careful".into()),
+            Ask::Times(b"steps".to_vec()),
             Ask::Ready,
             Ask::Executing,
             Ask::Failed(b"no /init".to_vec()),

@@ -17,6 +17,7 @@ use crate::error::{Context, Error, Result};
 use crate::plan::{IdMapping, IdMaps, Rlimit};
 use crate::signals::Signals;
 use crate::sys::process::{self, CloneArgs, Forked, SingleThreaded};
+use crate::timings::{self, Heard};
 
 /// The container's process while it is set up: dropping it kills and reaps it.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub struct Child {
     /// The process in between, until the container's process is born.
     stage: Option<Stage>,
     owned: bool,
+    /// How long its steps took, and the stage's.
+    heard: Heard,
 }
 
 #[derive(Debug)]
@@ -56,10 +59,17 @@ pub fn spawn(setup: &mut init::Setup<'_>) -> Result<Child> {
     match born.property(|| "linux.namespaces").doing(|| "make the container's process")? {
         Forked::Child if has_stage => stage::run(setup, child_end),
         Forked::Child => init::run(setup, child_end),
-        Forked::Parent { pid, pidfd } if has_stage => {
-            Ok(Child { pid, pidfd: None, socket, stage: Some(Stage { pid, pidfd }), owned: true })
+        Forked::Parent { pid, pidfd } if has_stage => Ok(Child {
+            pid,
+            pidfd: None,
+            socket,
+            stage: Some(Stage { pid, pidfd }),
+            owned: true,
+            heard: Heard::default(),
+        }),
+        Forked::Parent { pid, pidfd } => {
+            Ok(Child { pid, pidfd: Some(pidfd), socket, stage: None, owned: true, heard: Heard::default() })
         }
-        Forked::Parent { pid, pidfd } => Ok(Child { pid, pidfd: Some(pidfd), socket, stage: None, owned: true }),
     }
 }
 
@@ -123,9 +133,14 @@ pub fn spawn_exec(exec: &mut exec::Exec<'_>, target: &mut Option<stage::Target>)
     }
     match born.doing(|| "make the stage process")? {
         Forked::Child => stage::run_exec(exec, target.take(), child_end),
-        Forked::Parent { pid, pidfd } => {
-            Ok(Child { pid, pidfd: None, socket, stage: Some(Stage { pid, pidfd }), owned: true })
-        }
+        Forked::Parent { pid, pidfd } => Ok(Child {
+            pid,
+            pidfd: None,
+            socket,
+            stage: Some(Stage { pid, pidfd }),
+            owned: true,
+            heard: Heard::default(),
+        }),
     }
 }
 
@@ -141,6 +156,21 @@ impl Child {
 
     pub fn answer(&self, answer: Answer) -> Result<()> {
         self.answer_with(answer, &[])
+    }
+
+    /// How long its steps took, as far as it told.
+    pub fn heard(&self) -> &Heard {
+        &self.heard
+    }
+
+    /// What it says next; how long its steps took is kept here.
+    fn receive(&self) -> Result<Option<(Ask, Vec<OwnedFd>)>> {
+        let said = self.socket.receive()?;
+        match &said {
+            Some((Ask::Times(steps), _)) => self.heard.add(steps, || timings::clock_ahead(self.pid.as_raw())),
+            _ => self.heard.end_last(),
+        }
+        Ok(said)
     }
 
     /// Answers Done with descriptors of what the child mounts.
@@ -166,7 +196,7 @@ impl Child {
                 // Killed when it had made the container's process and before it told: that one waits for an answer.
                 return Err(self.ended_early());
             }
-            match self.socket.receive()? {
+            match self.receive()? {
                 Some((Ask::Born(pid), mut fds)) => {
                     let stage = self.stage.take();
                     self.pid = Pid::from_raw(pid);
@@ -178,6 +208,7 @@ impl Child {
                 }
                 Some((Ask::MapIds, _)) => map_ids(self)?,
                 Some((Ask::Warn(text), _)) => log::warn!("{text}"),
+                Some((Ask::Times(_), _)) => {}
                 Some((Ask::Failed(error), _)) => return Err(Error::decode(&error)),
                 Some((other, _)) => return Err(Error::other(format!("the stage process asked for {other:?}"))),
                 None => return Err(self.ended_early()),
@@ -194,9 +225,10 @@ impl Child {
     ) -> Result<()> {
         loop {
             signals.wait_readable(self.socket.as_fd())?;
-            match self.socket.receive()? {
+            match self.receive()? {
                 Some((Ask::Ready, _)) => return Ok(()),
                 Some((Ask::Warn(text), _)) => log::warn!("{text}"),
+                Some((Ask::Times(_), _)) => {}
                 Some((Ask::Failed(error), _)) => return Err(Error::decode(&error)),
                 Some((ask, fds)) => serve(self, ask, fds)?,
                 None => return Err(self.ended_early()),
@@ -212,12 +244,13 @@ impl Child {
         let mut is_executing = false;
         loop {
             signals.wait_readable(self.socket.as_fd())?;
-            match self.socket.receive()? {
+            match self.receive()? {
                 None if is_executing => return Ok(()),
                 None => return Err(self.ended_early()),
                 Some((Ask::Executing, _)) => is_executing = true,
                 Some((Ask::Failed(error), _)) => return Err(Error::decode(&error)),
                 Some((Ask::Warn(text), _)) => log::warn!("{text}"),
+                Some((Ask::Times(_), _)) => {}
                 Some((other, _)) => return Err(Error::other(format!("the container process asked for {other:?}"))),
             }
         }

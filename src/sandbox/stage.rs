@@ -21,6 +21,7 @@ use super::{NAMESPACE_KINDS, NamespaceKind, exec, init, namespace_flags};
 use crate::error::{Context, Error, Result};
 use crate::plan::{Namespace, Plan, TimeOffsets};
 use crate::sys::process::{self, CloneArgs, Forked, SingleThreaded};
+use crate::timings::{self, Laps};
 
 /// A namespace of linux.namespaces with a path, opened by the parent.
 pub struct Joined {
@@ -62,7 +63,9 @@ pub fn clone_flags(plan: &Plan) -> u64 {
 
 /// Joins what `joined` names, then makes the container's process and ends.
 pub fn run(setup: &mut Setup<'_>, parent: ChildEnd) -> ! {
-    let born = enter(setup, &parent).and_then(|()| spawn(clone_flags(setup.plan), &parent));
+    let mut laps = Laps::begin(timings::Process::Stage, setup.is_timed);
+    let entered = enter(setup, &parent).inspect(|()| laps.lap("join and make namespaces"));
+    let born = entered.and_then(|()| spawn(clone_flags(setup.plan), &parent, laps));
     match born {
         Ok(Role::Stage) => process::exit_now(0),
         Ok(Role::Container) => init::run(setup, parent),
@@ -84,8 +87,10 @@ fn hide(plan: &Plan) -> Result<()> {
 
 /// Joins the namespaces of the process behind `target`, then makes the process of exec and ends.
 pub fn run_exec(exec: &mut exec::Exec<'_>, target: Option<Target>, parent: ChildEnd) -> ! {
+    let mut laps = Laps::begin(timings::Process::Stage, exec.is_timed);
     let entered = (|| {
         exec.before_joining()?;
+        laps.lap("join the cgroups");
         // Nothing of the host is open any more when the first instruction runs inside.
         let target = target.ok_or_else(|| Error::other("there is no container to enter"))?;
         let mut kept = target.descriptors();
@@ -93,7 +98,8 @@ pub fn run_exec(exec: &mut exec::Exec<'_>, target: Option<Target>, parent: Child
         exec.close_foreign_descriptors(&kept)?;
         target.join(exec.namespaces)?;
         drop(target);
-        spawn(0, &parent)
+        laps.lap("join the namespaces");
+        spawn(0, &parent, laps)
     })();
     match entered {
         Ok(Role::Stage) => process::exit_now(0),
@@ -114,7 +120,7 @@ enum Role {
 }
 
 /// Makes the container's process a child of this one's parent (CLONE_PARENT) and tells its PID.
-fn spawn(flags: u64, parent: &ChildEnd) -> Result<Role> {
+fn spawn(flags: u64, parent: &ChildEnd, mut laps: Laps) -> Result<Role> {
     let single = SingleThreaded::after_clone();
     // The cgroup is the stage's own already.
     let args = CloneArgs { flags: flags | libc::CLONE_PARENT as u64, cgroup: None };
@@ -125,6 +131,10 @@ fn spawn(flags: u64, parent: &ChildEnd) -> Result<Role> {
             Ok(Role::Container)
         }
         Forked::Parent { pid, pidfd } => {
+            laps.lap("clone");
+            if let Some(steps) = laps.told(None) {
+                parent.tell(&Ask::Times(steps))?;
+            }
             parent.tell_with_fd(&Ask::Born(pid.as_raw()), pidfd.as_fd())?;
             Ok(Role::Stage)
         }
