@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
+use super::controllers::{enable_controllers, words};
+use super::cpuset::inherit_cpuset;
 use super::devices::List;
 use super::resources::{Absent, Controller, Version, Write, controller_of, unified};
 use super::{Record, files, has_controller, in_user_ns};
@@ -24,7 +26,7 @@ pub struct Assignment {
     pub(super) path: PathBuf,
     pub(super) version: Version,
     /// `None` for the cgroup's own files, which every cgroup has.
-    controller: Option<String>,
+    pub(super) controller: Option<String>,
     pub(super) write: Write,
 }
 
@@ -51,10 +53,6 @@ impl Assignment {
     }
 }
 
-/// On v2 these are enabled for every container, so that its use can be measured; others only where a limit needs them,
-/// because each costs something for every cgroup of the host.
-const MEASURED: [&str; 5] = ["cpuset", "cpu", "io", "memory", "pids"];
-
 /// Whether anything is limited at all.
 pub fn is_limited(resources: &Resources) -> bool {
     let asks = |controller: &Controller| controller.writes(resources, Version::V1).is_ok_and(|w| !w.is_empty());
@@ -69,27 +67,44 @@ pub fn is_limited(resources: &Resources) -> bool {
 pub fn assign(record: &Record, resources: &Resources) -> Result<Vec<Assignment>> {
     let mut assignments = Vec::new();
     for controller in Controller::ALL {
-        let (path, version) = if let Some(path) = record.v1(controller.name(Version::V1)) {
-            (path, Version::V1)
-        } else {
-            // v1 can express everything, so it tells best what is asked for.
-            let asked = controller.writes(resources, Version::V1)?;
-            let name = controller.name(Version::V2);
-            match (asked.first(), record.unified()) {
-                (_, Some(path)) if record.version() == Version::V2 => (path, Version::V2),
-                (None, _) => continue,
-                (Some(_), Some(path)) if offers(record, name)? => (path, Version::V2),
-                (Some(write), _) => {
-                    let cause = format!("the container is in no cgroup hierarchy with the {name} controller");
-                    return Err(Error::config(write.property.clone(), cause));
-                }
-            }
-        };
-        for write in controller.writes(resources, version)? {
-            let controller = Some(controller.name(version).to_string());
-            assignments.push(Assignment { path: path.into(), version, controller, write });
-        }
+        assign_controller(controller, record, resources, &mut assignments)?;
     }
+    assign_unified(record, resources, &mut assignments)?;
+    Ok(assignments)
+}
+
+/// The part of [`assign`] that is one controller's.
+pub(super) fn assign_controller(
+    controller: Controller,
+    record: &Record,
+    resources: &Resources,
+    assignments: &mut Vec<Assignment>,
+) -> Result<()> {
+    let (path, version) = if let Some(path) = record.v1(controller.name(Version::V1)) {
+        (path, Version::V1)
+    } else {
+        // v1 can express everything, so it tells best what is asked for.
+        let asked = controller.writes(resources, Version::V1)?;
+        let name = controller.name(Version::V2);
+        match (asked.first(), record.unified()) {
+            (_, Some(path)) if record.version() == Version::V2 => (path, Version::V2),
+            (None, _) => return Ok(()),
+            (Some(_), Some(path)) if offers(record, name)? => (path, Version::V2),
+            (Some(write), _) => {
+                let cause = format!("the container is in no cgroup hierarchy with the {name} controller");
+                return Err(Error::config(write.property.clone(), cause));
+            }
+        }
+    };
+    for write in controller.writes(resources, version)? {
+        let controller = Some(controller.name(version).to_string());
+        assignments.push(Assignment { path: path.into(), version, controller, write });
+    }
+    Ok(())
+}
+
+/// The part of [`assign`] that is `linux.resources.unified`.
+pub(super) fn assign_unified(record: &Record, resources: &Resources, assignments: &mut Vec<Assignment>) -> Result<()> {
     for write in unified(resources)? {
         let Some(path) = record.unified().filter(|_| record.version() == Version::V2) else {
             return Err(Error::config(write.property, "needs cgroup v2").hint("this host has cgroup v1"));
@@ -97,7 +112,7 @@ pub fn assign(record: &Record, resources: &Resources) -> Result<Vec<Assignment>>
         let controller = controller_of(&write.file).map(String::from);
         assignments.push(Assignment { path: path.into(), version: Version::V2, controller, write });
     }
-    Ok(assignments)
+    Ok(())
 }
 
 /// Refuses what the unified hierarchy has no controller for, before anything is made.
@@ -112,30 +127,26 @@ pub fn check_offered(record: &Record, assignments: &[Assignment]) -> Result<()> 
     }
     let root = &place.mount_point;
     let offered = words(&root.join("cgroup.controllers"))?;
-    for assignment in needed {
-        let Some(name) = assignment.controller.as_ref().filter(|name| !offered.contains(*name)) else { continue };
-        let cause = format!("cgroup.controllers of {} has no {name} controller", root.display());
-        let error = Error::config(assignment.write.property.clone(), cause);
-        // Only the real root of the hierarchy has no cgroup.type.
-        return Err(if root.join("cgroup.type").exists() {
-            error.hint(format!("whoever made this cgroup must delegate {name} to it"))
-        } else {
-            error.hint("the kernel lacks it, its command line disables it, or a cgroup v1 hierarchy has it")
-        });
-    }
-    Ok(())
+    needed.try_for_each(|assignment| check_controller(assignment, root, &offered))
+}
+
+/// Refuses an assignment whose controller is not among those that the mounted `root` of the unified hierarchy has.
+pub(super) fn check_controller(assignment: &Assignment, root: &Path, offered: &BTreeSet<String>) -> Result<()> {
+    let Some(name) = assignment.controller.as_ref().filter(|name| !offered.contains(*name)) else { return Ok(()) };
+    let cause = format!("cgroup.controllers of {} has no {name} controller", root.display());
+    let error = Error::config(assignment.write.property.clone(), cause);
+    // Only the real root of the hierarchy has no cgroup.type.
+    Err(if root.join("cgroup.type").exists() {
+        error.hint(format!("whoever made this cgroup must delegate {name} to it"))
+    } else {
+        error.hint("the kernel lacks it, its command line disables it, or a cgroup v1 hierarchy has it")
+    })
 }
 
 /// Whether the mounted root of the unified hierarchy has `controller` to give.
 fn offers(record: &Record, controller: &str) -> Result<bool> {
     let Some(place) = record.places.get(super::UNIFIED) else { return Ok(false) };
     Ok(words(&place.mount_point.join("cgroup.controllers"))?.contains(controller))
-}
-
-/// The words in a control file.
-fn words(path: &Path) -> Result<BTreeSet<String>> {
-    let text = files::read(path).doing(|| format!("read {}", path.display()))?;
-    Ok(text.split_ascii_whitespace().map(String::from).collect())
 }
 
 /// Writes limits, but for what [`apply_after_birth`] does. `fresh` are the keys of the hierarchies where the container's
@@ -176,22 +187,28 @@ pub fn counts_processes(resources: &Resources) -> bool {
 /// cgroup is idle, which lets no weight be written.
 pub fn make_way(record: &Record, resources: &Resources) -> Result<()> {
     for assignment in assign(record, resources)? {
-        let value = match &*assignment.write.file {
-            PIDS_MAX => "max",
-            "cpu.idle" => "0",
-            _ => continue,
-        };
-        let write = Write { value: value.into(), absent: Absent::Ignore, ..assignment.write.clone() };
-        explained(write_one(&assignment.path, &write), &assignment)?;
+        if let Some(write) = taken_back(&assignment) {
+            explained(write_one(&assignment.path, &write), &assignment)?;
+        }
     }
     Ok(())
+}
+
+/// What [`make_way`] writes for an assignment.
+pub(super) fn taken_back(assignment: &Assignment) -> Option<Write> {
+    let value = match &*assignment.write.file {
+        PIDS_MAX => "max",
+        "cpu.idle" => "0",
+        _ => return None,
+    };
+    Some(Write { value: value.into(), absent: Absent::Ignore, ..assignment.write.clone() })
 }
 
 const PIDS_MAX: &str = "pids.max";
 
 /// clone3(2) into a v2 cgroup that has as many processes as it may have is refused, and a stage is one of them; without
 /// clone3(2) it joins those of v1, too.
-fn is_for_later(assignment: &Assignment) -> bool {
+pub(super) fn is_for_later(assignment: &Assignment) -> bool {
     assignment.write.file == PIDS_MAX
 }
 
@@ -341,114 +358,6 @@ pub(super) fn check_use(assignments: &[Assignment]) -> Result<()> {
     Ok(())
 }
 
-/// v1 makes a cpuset without CPUs and memory nodes, in which nothing can run: it and its new parents get those of the
-/// parent above.
-fn inherit_cpuset(record: &Record, resources: &Resources, fresh: &BTreeSet<String>) -> Result<()> {
-    let Some((key, place)) = record.places.iter().find(|(key, _)| has_controller(key, "cpuset")) else {
-        return Ok(());
-    };
-    let cpu = &resources.cpu;
-    for (file, given) in [("cpuset.cpus", &cpu.cpus), ("cpuset.mems", &cpu.mems)] {
-        let is_given = given.as_ref().is_some_and(|list| !list.is_empty());
-        let parent = place.path.parent().unwrap_or(&place.mount_point);
-        if is_given && parent == place.mount_point {
-            continue;
-        }
-        let inherit = || {
-            let inherited = inherited(parent, &place.mount_point, file)?;
-            let own = place.path.join(file);
-            if !is_given && (fresh.contains(key) || files::read(&own)?.is_empty()) {
-                files::write(&own, &inherited)?;
-            }
-            io::Result::Ok(())
-        };
-        inherit().doing(|| format!("set {file} of {} as in its parent", place.path.display()))?;
-    }
-    Ok(())
-}
-
-/// The value of `file` in the cgroup at `path`, where an empty one is first filled from the parent.
-fn inherited(path: &Path, mount_point: &Path, file: &str) -> io::Result<String> {
-    let own = path.join(file);
-    let value = files::read(&own)?;
-    match path.parent() {
-        Some(parent) if value.is_empty() && path != mount_point => {
-            let value = inherited(parent, mount_point, file)?;
-            files::write(&own, &value)?;
-            Ok(value)
-        }
-        _ => Ok(value),
-    }
-}
-
-/// Enables v2 controllers from the mounted root down to the parent of the container's cgroup.
-pub(super) fn enable_controllers(record: &Record, assignments: &[Assignment]) -> Result<()> {
-    let Some(place) = record.places.get(super::UNIFIED) else { return Ok(()) };
-    let needed: BTreeSet<&str> = assignments
-        .iter()
-        .filter(|assignment| assignment.version == Version::V2)
-        .filter_map(|assignment| assignment.controller.as_deref())
-        .collect();
-    // On a hybrid host v1 measures.
-    let measured: &[&str] = if record.version() == Version::V2 { &MEASURED } else { &[] };
-    if needed.is_empty() && measured.is_empty() {
-        return Ok(());
-    }
-    let parent = place.path.parent().unwrap_or(&place.mount_point);
-    let enabled = words(&parent.join("cgroup.subtree_control"))?;
-    if needed.iter().chain(measured).all(|name| enabled.contains(*name)) {
-        return Ok(());
-    }
-    let offered = words(&place.mount_point.join("cgroup.controllers"))?;
-    let mut wanted: BTreeSet<&str> = measured.iter().copied().filter(|name| offered.contains(*name)).collect();
-    wanted.extend(&needed);
-    if wanted.iter().all(|name| enabled.contains(*name)) {
-        return Ok(());
-    }
-    let mut levels: Vec<&Path> = parent.ancestors().take_while(|level| level.starts_with(&place.mount_point)).collect();
-    levels.reverse();
-    for level in levels {
-        let file = level.join("cgroup.subtree_control");
-        let enabled = words(&file)?;
-        let missing: Vec<&str> = wanted.iter().copied().filter(|name| !enabled.contains(*name)).collect();
-        let all: Vec<String> = missing.iter().map(|name| format!("+{name}")).collect();
-        if all.is_empty() || files::write(&file, &all.join(" ")).is_ok() {
-            continue;
-        }
-        // One that is refused takes the others with it.
-        for name in missing {
-            let Err(error) = files::write(&file, &format!("+{name}")) else { continue };
-            if !needed.contains(name) {
-                log::debug!("controller {name} is not enabled in {}: {error}", level.display());
-                wanted.remove(name);
-                continue;
-            }
-            let property = assignments
-                .iter()
-                .find(|assignment| assignment.controller.as_deref() == Some(name))
-                .map_or("linux.resources".into(), |assignment| assignment.write.property.to_string());
-            let hint = enable_hint(level, name, error.raw_os_error().unwrap_or(0));
-            let mut error = Error::from(error);
-            if let Some(hint) = hint {
-                error = error.hint(hint);
-            }
-            return Err(error).property(|| property).doing(|| format!("enable {name} in {}", file.display()));
-        }
-    }
-    Ok(())
-}
-
-fn enable_hint(level: &Path, name: &str, code: i32) -> Option<String> {
-    match code {
-        libc::EBUSY => Some(format!("{} has processes of its own; they must move below it first", level.display())),
-        libc::EACCES | libc::EPERM | libc::EROFS | libc::ENOENT => {
-            Some(format!("whoever owns {} must delegate {name} (with systemd: Delegate=)", level.display()))
-        }
-        libc::EOPNOTSUPP => Some(format!("{} is threaded, and {name} is for whole processes", level.display())),
-        _ => None,
-    }
-}
-
 const DEVICES: &str = "linux.resources.devices";
 
 /// Whether the rules can wait until the container's process is born: on v2, where they come into force at once, in a new cgroup. v1
@@ -457,25 +366,48 @@ fn may_set_devices_later(record: &Record, fresh: &BTreeSet<String>) -> bool {
     record.v1("devices").is_none() && fresh.contains(super::UNIFIED)
 }
 
+/// Where and in which form device rules come into force.
+pub(super) enum DeviceForm<'r> {
+    /// A new cgroup has what its parent has: more cannot be had.
+    AsInParent,
+    /// As lines for files of the cgroup.
+    Lines(&'r Path),
+    /// As a program.
+    Program {
+        path: &'r Path,
+        is_fresh: bool,
+    },
+    Nowhere,
+}
+
+impl<'r> DeviceForm<'r> {
+    pub fn of(record: &'r Record, list: &List, fresh: &BTreeSet<String>) -> Self {
+        let of_v1 = record.places.iter().find(|(key, _)| has_controller(key, "devices"));
+        match of_v1.or_else(|| record.places.get_key_value(super::UNIFIED)) {
+            Some((key, _)) if fresh.contains(key) && list.allows_everything() => DeviceForm::AsInParent,
+            Some((_, place)) if of_v1.is_some() => DeviceForm::Lines(&place.path),
+            Some((key, place)) => DeviceForm::Program { path: &place.path, is_fresh: fresh.contains(key) },
+            None => DeviceForm::Nowhere,
+        }
+    }
+}
+
 fn set_devices(record: &Record, resources: &Resources, fresh: &BTreeSet<String>) -> Result<()> {
     let list = List::new(&resources.devices)?;
-    if let Some((key, place)) = record.places.iter().find(|(key, _)| has_controller(key, "devices")) {
-        let is_fresh = fresh.contains(key);
-        // A new cgroup has what its parent has: more cannot be had.
-        if is_fresh && list.allows_everything() {
-            return Ok(());
+    match DeviceForm::of(record, &list, fresh) {
+        DeviceForm::AsInParent => Ok(()),
+        DeviceForm::Lines(path) => unless_unprivileged(record, write_devices(path, &list)),
+        DeviceForm::Program { path, is_fresh } => {
+            unless_unprivileged(record, attach_devices(path, &list, is_fresh).property(|| DEVICES))
+                .doing(|| format!("set device rules of {}", path.display()))
         }
-        return unless_unprivileged(record, write_devices(&place.path, &list));
+        DeviceForm::Nowhere
+            if record.rootless || resources.devices.is_empty() || list.allows_everything() || in_user_ns() =>
+        {
+            Ok(())
+        }
+        DeviceForm::Nowhere => Err(Error::config(DEVICES, "the container is in no cgroup hierarchy with device rules")),
     }
-    let Some((key, place)) = record.places.get_key_value(super::UNIFIED) else {
-        if record.rootless || resources.devices.is_empty() || list.allows_everything() || in_user_ns() {
-            return Ok(());
-        }
-        return Err(Error::config(DEVICES, "the container is in no cgroup hierarchy with device rules"));
-    };
-    let result = attach_devices(&place.path, &list, fresh.contains(key));
-    unless_unprivileged(record, result.property(|| DEVICES))
-        .doing(|| format!("set device rules of {}", place.path.display()))
 }
 
 /// Without privilege over the initial user namespace neither bpf(2) nor the files of v1 take device rules. Nor is there
@@ -524,9 +456,6 @@ fn write_devices(directory: &Path, list: &List) -> Result<()> {
 
 /// Attaches the rules to a v2 cgroup as a program. One that was there before may have programs of its last user.
 fn attach_devices(directory: &Path, list: &List, is_fresh: bool) -> Result<()> {
-    if is_fresh && list.allows_everything() {
-        return Ok(());
-    }
     let cgroup = open(directory, OFlag::O_RDONLY)?;
     let old = if is_fresh { vec![] } else { bpf::device_programs(cgroup.as_fd())? };
     if !list.allows_everything() {

@@ -12,10 +12,13 @@
 //! ```
 
 pub mod control;
+mod controllers;
+mod cpuset;
 mod delegate;
 pub mod devices;
 pub mod files;
 mod freezer;
+pub mod intent;
 pub mod layout;
 pub mod limits;
 pub mod memory_events;
@@ -111,6 +114,20 @@ pub fn locate(
     resources: &Resources,
     rootless: bool,
 ) -> Result<Record> {
+    let mut record = place(driver, cgroups_path, id, rootless)?;
+    if driver == Driver::None {
+        return Ok(record);
+    }
+    // Contradictions are refused before anything is made.
+    let assignments = limits::assign(&record, resources)?;
+    limits::check_offered(&record, &assignments)?;
+    devices::List::new(&resources.devices)?;
+    record.find_missing()?;
+    Ok(record)
+}
+
+/// [`locate`] without a look at the limits and at what is there already.
+fn place(driver: Driver, cgroups_path: Option<&str>, id: &str, rootless: bool) -> Result<Record> {
     let mut record = Record { driver, rootless, ..Record::default() };
     let layout = host_layout()?;
     if matches!(layout, Layout::V2(_)) {
@@ -158,19 +175,6 @@ pub fn locate(
             return Err(Error::other("no cgroup hierarchy is mounted")
                 .hint("mount cgroup2 on /sys/fs/cgroup, or use --cgroup-manager disabled"));
         }
-    }
-    // Contradictions are refused before anything is made.
-    let assignments = limits::assign(&record, resources)?;
-    limits::check_offered(&record, &assignments)?;
-    devices::List::new(&resources.devices)?;
-    for (key, place) in &record.places {
-        if record.unit.is_some() && systemd::makes(key) {
-            systemd::check_unused(place)?;
-            continue;
-        }
-        let missing = files::to_be_made(&place.path, &place.mount_point)
-            .doing(|| format!("look for cgroup {}", place.path.display()))?;
-        record.made.extend(missing);
     }
     Ok(record)
 }
@@ -489,6 +493,20 @@ impl Record {
     /// What the host has, also for a container without cgroups of its own.
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// Puts down which directories are to be made.
+    fn find_missing(&mut self) -> Result<()> {
+        for (key, place) in &self.places {
+            if self.unit.is_some() && systemd::makes(key) {
+                systemd::check_unused(place)?;
+                continue;
+            }
+            let missing = files::to_be_made(&place.path, &place.mount_point)
+                .doing(|| format!("look for cgroup {}", place.path.display()))?;
+            self.made.extend(missing);
+        }
+        Ok(())
     }
 
     /// The container has cgroups of its own.

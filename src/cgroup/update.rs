@@ -147,7 +147,7 @@ fn prepare(record: &Record, asked: &Resources, target: &Resources) -> Result<Vec
         name_what_was_asked(write, asked);
     }
     limits::check_offered(record, &assignments)?;
-    limits::enable_controllers(record, &assignments)?;
+    super::controllers::enable_controllers(record, &assignments)?;
     if asked.memory.check_before_update {
         limits::check_use(&assignments)?;
     }

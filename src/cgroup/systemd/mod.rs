@@ -28,15 +28,16 @@ use nix::unistd::Pid;
 
 use super::devices::List;
 use super::layout::Layout;
-use super::resources::Version;
+use super::resources::{Version, Write};
 use super::{Place, Record, UNIFIED, files, has_controller, joined, limits, list_processes};
 use crate::dbus::Value;
 use crate::error::{Context, Error, Result};
 use crate::plan::Resources;
 use manager::{Job, Manager};
-use properties::{IoWeights, Property};
+use properties::IoWeights;
 
 pub use placeholder::Placeholder;
+pub use properties::Property;
 pub use unit::Unit;
 
 /// The v1 hierarchies in which systemd makes the cgroups of units; in the others Kelson does it.
@@ -92,16 +93,10 @@ pub fn begin(record: &Record, resources: &Resources, annotations: &BTreeMap<Stri
     let Some(unit) = &record.unit else { return Ok(None) };
     let doing = || format!("start {}", unit.name);
     // What is wrong in the configuration comes before what is wrong with the host.
-    let asked = annotations::properties(annotations)?;
-    let of_resources = of_resources(record, resources)?;
+    let asked = asked(record, resources, annotations)?;
     let placeholder = if unit.is_slice() { None } else { Some(Placeholder::start()?) };
     let mut properties = of_unit(unit, placeholder.as_ref().map(Placeholder::pid), record.version);
     properties.extend(asked);
-    properties.extend(oom_policy(resources));
-    if record.version == Version::V1 {
-        properties.extend(devices_v1(&List::new(&resources.devices)?));
-    }
-    properties.extend(of_resources);
     let mut manager = Manager::connect(unit.is_user)?;
     let mut started = manager.start(&unit.name, properties);
     if let Err(error) = &started
@@ -141,6 +136,38 @@ fn stop(manager: &mut Manager, unit: &Unit) -> Result<()> {
     };
     manager.reset_failed(&unit.name);
     stopped.doing(|| format!("stop {}", unit.name))
+}
+
+/// The properties that the configuration asks for, in order.
+fn asked(record: &Record, resources: &Resources, annotations: &BTreeMap<String, String>) -> Result<Vec<Property>> {
+    let mut properties = annotations::properties(annotations)?;
+    properties.extend(oom_policy(resources));
+    if record.version == Version::V1 {
+        properties.extend(devices_v1(&List::new(&resources.devices)?));
+    }
+    properties.extend(of_resources(record, resources)?);
+    Ok(properties)
+}
+
+/// All that [`begin`] tells systemd of the unit of `record`, but for the process that it begins with; nothing with another
+/// driver.
+pub fn intended(
+    record: &Record,
+    resources: &Resources,
+    annotations: &BTreeMap<String, String>,
+) -> Result<Vec<Property>> {
+    let Some(unit) = &record.unit else { return Ok(vec![]) };
+    let mut properties = of_unit(unit, None, record.version);
+    properties.extend(asked(record, resources, annotations)?);
+    Ok(properties)
+}
+
+/// The names of the properties that a write to a file of the unit's cgroup comes with.
+pub fn names_for(record: &Record, write: &Write, version: Version) -> Vec<String> {
+    if record.unit.is_none() || version != record.version {
+        return vec![];
+    }
+    properties::of_writes(&[write], version, IoWeights::Plain).into_iter().map(|property| property.name).collect()
 }
 
 /// What is the same for every container.
