@@ -57,6 +57,30 @@ impl Value {
         Value::Entry(Box::new((key, value)))
     }
 
+    /// For a person to read.
+    pub fn text(&self) -> String {
+        let list = |values: &[Value], between: &str| values.iter().map(Value::text).collect::<Vec<_>>().join(between);
+        match self {
+            Value::Byte(number) => number.to_string(),
+            Value::Bool(yes) => yes.to_string(),
+            Value::I16(number) => number.to_string(),
+            Value::U16(number) => number.to_string(),
+            Value::I32(number) => number.to_string(),
+            Value::U32(number) => number.to_string(),
+            Value::I64(number) => number.to_string(),
+            // What systemd calls so (USEC_INFINITY, CGROUP_LIMIT_MAX).
+            Value::U64(u64::MAX) => "infinity".into(),
+            Value::U64(number) => number.to_string(),
+            Value::Double(number) => number.to_string(),
+            Value::Str(text) | Value::Path(text) | Value::Signature(text) => text.clone(),
+            Value::Bytes(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+            Value::Array { items, .. } => list(items, ", "),
+            Value::Struct(fields) => list(fields, " "),
+            Value::Entry(entry) => format!("{}={}", entry.0.text(), entry.1.text()),
+            Value::Variant(inner) => inner.text(),
+        }
+    }
+
     pub fn signature(&self) -> String {
         let mut signature = String::new();
         self.add_signature(&mut signature);

@@ -441,6 +441,12 @@ const MODES: [(&str, u32); 7] = [
     ("MPOL_WEIGHTED_INTERLEAVE", 6),
 ];
 
+/// What the spec calls the mode of a memory policy, whose flags may be in it.
+pub fn memory_mode_name(mode: u32) -> &'static str {
+    let flags = MODE_FLAGS.iter().fold(0, |flags, (_, bit)| flags | bit);
+    MODES.iter().find(|(_, number)| *number == mode & !flags).map_or("", |(name, _)| name)
+}
+
 const MPOL_F_NUMA_BALANCING: u32 = 1 << 13;
 const MPOL_F_RELATIVE_NODES: u32 = 1 << 14;
 const MPOL_F_STATIC_NODES: u32 = 1 << 15;

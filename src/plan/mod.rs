@@ -21,10 +21,14 @@ mod update;
 #[cfg(test)]
 mod tests;
 
-pub use linux::namespaces;
+pub use linux::{memory_mode_name, namespaces};
 pub use model::*;
-pub use mounts::mount_options;
-pub use process::{CAPABILITIES, apparmor, parse_capability, parse_env, parse_id, process, selinux};
+pub use mounts::{attribute_options, mount_options, propagation_option, superblock_options};
+pub use process::{
+    CAPABILITIES, apparmor, is_real_time, parse_capability, parse_env, parse_id, process, scheduler_policy_name,
+    selinux,
+};
+pub use seccomp::{flag_names as seccomp_flag_names, native as native_arch};
 pub use source::{read_config, read_process, read_resources};
 pub use update::{LimitOptions, resources_of_update};
 

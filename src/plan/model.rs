@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::security::seccomp::Program;
+use crate::security::seccomp::{Action, Arch, Program};
 
 /// What plan/ must know about the host and the caller to decide.
 #[derive(Clone, Debug)]
@@ -298,6 +298,11 @@ pub struct Seccomp {
     pub default_flags: u64,
     /// Where the notification descriptor goes; `Some` exactly when a rule notifies.
     pub listener: Option<SeccompListener>,
+    /// Of the profile that the program is compiled from.
+    pub default_action: Action,
+    pub architectures: Vec<Arch>,
+    /// How many entries `linux.seccomp.syscalls` has.
+    pub rules: usize,
 }
 
 #[derive(Debug)]

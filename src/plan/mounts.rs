@@ -124,6 +124,37 @@ pub fn propagation(name: &str) -> Option<Propagation> {
     }
 }
 
+/// The options that stand for `change` of a mount's attributes, or of those of all mounts below it too.
+pub fn attribute_options(change: FlagChange, recursive: bool) -> Vec<&'static str> {
+    let has_access_time = (change.set | change.clear) & MOUNT_ATTR__ATIME != 0;
+    let stands = |meaning: &Meaning| match meaning {
+        Attribute(bit, true, of) => *of == recursive && change.set & bit != 0,
+        Attribute(bit, false, of) => *of == recursive && change.clear & bit != 0,
+        AccessTime(value, true, of) => *of == recursive && has_access_time && change.set & MOUNT_ATTR__ATIME == *value,
+        _ => false,
+    };
+    OPTIONS.iter().filter(|(_, meaning)| stands(meaning)).map(|(name, _)| *name).collect()
+}
+
+/// The options that stand for `change` of superblock flags.
+pub fn superblock_options(change: FlagChange) -> Vec<&'static str> {
+    let stands = |meaning: &Meaning| match meaning {
+        Superblock(bit, true) => change.set & bit != 0,
+        Superblock(bit, false) => change.clear & bit != 0,
+        _ => false,
+    };
+    OPTIONS.iter().filter(|(_, meaning)| stands(meaning)).map(|(name, _)| *name).collect()
+}
+
+/// The option that stands for `propagation`.
+pub fn propagation_option(propagation: Propagation) -> &'static str {
+    let stands = |meaning: &Meaning| {
+        matches!(meaning, Meaning::Propagation(kind, recursive)
+            if (*kind, *recursive) == (propagation.kind, propagation.recursive))
+    };
+    OPTIONS.iter().find(|(_, meaning)| stands(meaning)).map_or("", |(name, _)| name)
+}
+
 fn meaning(option: &str) -> Option<Meaning> {
     OPTIONS.binary_search_by_key(&option, |(name, _)| name).ok().map(|at| OPTIONS[at].1)
 }

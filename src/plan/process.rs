@@ -92,6 +92,16 @@ const SCHED_FIFO: u32 = 1;
 const SCHED_RR: u32 = 2;
 const SCHED_DEADLINE: u32 = 6;
 
+/// What the spec calls the policy of this number.
+pub fn scheduler_policy_name(policy: u32) -> &'static str {
+    POLICIES.iter().find(|(_, number)| *number == policy).map_or("", |(name, _)| name)
+}
+
+/// A policy before which others have to wait: it takes CAP_SYS_NICE.
+pub fn is_real_time(policy: u32) -> bool {
+    [SCHED_FIFO, SCHED_RR, SCHED_DEADLINE].contains(&policy)
+}
+
 /// Flags of sched_setattr(2), without the `SCHED_FLAG_` that the spec puts before them.
 const SCHEDULER_FLAGS: [(&str, u64); 7] = [
     ("RESET_ON_FORK", 0x01),

@@ -45,7 +45,8 @@ pub fn resolve(spec: spec::Seccomp<'_>, bundle: &Path) -> Result<Seccomp> {
     // As runc and crun, where the property is absent: before 5.16 a filter else costs its program the mitigation of
     // speculative store bypass (seccomp(2)). An empty list is no flags.
     let default_flags = if spec.flags.is_none() { libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW } else { 0 };
-    Ok(Seccomp { program, flags, default_flags, listener })
+    let (architectures, rules) = (profile.architectures, profile.rules.len());
+    Ok(Seccomp { program, flags, default_flags, listener, default_action, architectures, rules })
 }
 
 fn action(name: &Option<Text<'_>>, property: impl Fn() -> String) -> Result<Action> {
@@ -140,6 +141,12 @@ fn listener(
     }
 }
 
+/// The names of SECCOMP_FILTER_FLAG_* bits, without what they have in common.
+pub fn flag_names(flags: u64) -> Vec<&'static str> {
+    let names = FLAGS.iter().filter(|(_, bit)| flags & bit != 0).map(|(name, _)| *name);
+    names.map(|name| name.trim_start_matches("SECCOMP_FILTER_FLAG_")).collect()
+}
+
 fn flags(names: &Option<List<Text<'_>>>, has_listener: bool) -> Result<u64> {
     let mut flags = 0;
     for (i, name) in names.as_deref().unwrap_or_default().iter().enumerate() {
@@ -161,7 +168,7 @@ fn flags(names: &Option<List<Text<'_>>>, has_listener: bool) -> Result<u64> {
 }
 
 /// The architecture that this program, and so the kernel, runs on.
-fn native() -> Arch {
+pub fn native() -> Arch {
     if cfg!(target_arch = "x86_64") {
         Arch::X86_64
     } else if cfg!(target_arch = "aarch64") {

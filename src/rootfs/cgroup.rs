@@ -13,10 +13,11 @@ use nix::mount::MsFlags;
 use nix::sys::stat::{Mode, mkdirat};
 
 use super::RootFs;
+use super::making;
 use super::path::Make;
 use super::tree::{self, Change, NewFs, Tree};
 use crate::error::{Context, Result};
-use crate::plan::{FlagChange, Mount, MountAttributes};
+use crate::plan::{FlagChange, Mount, MountAttributes, Plan, Propagation};
 use crate::sys::fd::close_later;
 use crate::sys::mount::{self, Reach, attr};
 
@@ -61,14 +62,7 @@ impl RootFs<'_> {
                 }
             };
         }
-        let MountAttributes { top, recursive } = mount.attributes;
-        let fs = NewFs {
-            fs_type: "cgroup2".into(),
-            source: "cgroup".into(),
-            data: data.to_vec(),
-            superblock: mount.superblock,
-            attributes: (recursive.set & !top.clear) | top.set,
-        };
+        let fs = cgroup2(mount, data);
         let target = self.target(mount, Make::Dir)?;
         self.check_target(mount, &target, false)?;
         let change = Change { attributes: MountAttributes::default(), ..self.change(mount) };
@@ -85,14 +79,7 @@ impl RootFs<'_> {
     fn mount_cgroup1(&self, mount: &Mount, view: &CgroupView) -> Result<()> {
         let target = self.target(mount, Make::Dir)?;
         self.check_target(mount, &target, false)?;
-        let mut fs = NewFs {
-            fs_type: "tmpfs".into(),
-            source: "tmpfs".into(),
-            data: vec!["mode=755".into()],
-            attributes: attr::NOSUID | attr::NODEV | attr::NOEXEC,
-            ..NewFs::default()
-        };
-        self.label(&mut fs);
+        let fs = tmpfs_for_hierarchies(self.plan);
         let names = self.names();
         let top = Tree::new(fs)?.attach(&target.place, Change::default(), names)?;
         // The tmpfs is ours and new: names in it need no resolving, and as the current directory no descriptor names.
@@ -108,8 +95,8 @@ impl RootFs<'_> {
         }
         let change = self.change(mount);
         // One call for the tmpfs and all that is in it, once it is complete: `ro` is for them all.
-        let all = MountAttributes { recursive: merged(mount.attributes), top: FlagChange::default() };
-        let done = tree::change_attached(top.as_fd(), Change { attributes: all, ..change }, names);
+        let all = change_of_hierarchies(mount, change.propagation);
+        let done = tree::change_attached(top.as_fd(), all, names);
         let done = match done {
             Err(e) if e.errno().is_some_and(mount::is_missing) => {
                 let each = MountAttributes { top: merged(mount.attributes), recursive: FlagChange::default() };
@@ -125,6 +112,36 @@ impl RootFs<'_> {
         close_later(target.place.fd);
         done
     }
+}
+
+/// cgroup2 as the container's own cgroup namespace shows it.
+pub(super) fn cgroup2(mount: &Mount, data: &[String]) -> NewFs {
+    NewFs {
+        fs_type: "cgroup2".into(),
+        source: "cgroup".into(),
+        data: data.to_vec(),
+        superblock: mount.superblock,
+        attributes: making::attributes(mount),
+    }
+}
+
+/// What holds a directory for each v1 hierarchy.
+pub(super) fn tmpfs_for_hierarchies(plan: &Plan) -> NewFs {
+    let mut fs = NewFs {
+        fs_type: "tmpfs".into(),
+        source: "tmpfs".into(),
+        data: vec!["mode=755".into()],
+        attributes: attr::NOSUID | attr::NODEV | attr::NOEXEC,
+        ..NewFs::default()
+    };
+    making::label(plan, &mut fs);
+    fs
+}
+
+/// For that tmpfs and all that is in it.
+pub(super) fn change_of_hierarchies<'m>(mount: &Mount, propagation: &'m [Propagation]) -> Change<'m> {
+    let attributes = MountAttributes { recursive: merged(mount.attributes), top: FlagChange::default() };
+    Change { attributes, propagation }
 }
 
 fn bind_here(source: &Path, name: &str) -> nix::Result<()> {

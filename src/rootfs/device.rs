@@ -16,16 +16,22 @@ use super::RootFs;
 use super::path::{self, Links, Made, Make};
 use super::tree::{Change, Place, Tree};
 use crate::error::{Context, Error, Result};
-use crate::plan::{Device, DeviceKind, MountKind};
+use crate::plan::{Device, DeviceKind, MountKind, Plan};
 use crate::sys::fd::close_later;
 use crate::sys::mount::{self, FileInfo, Reach};
 
 /// config-linux.md#default-devices: name, major, minor; all of them character devices with mode 0666.
-const DEFAULT_DEVICES: [(&str, u32, u32); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
 
 /// config-linux.md#dev-symbolic-links
-const LINKS: [(&str, &str); 4] = [
+pub(super) const LINKS: [(&str, &str); 4] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
@@ -47,6 +53,23 @@ struct Node<'a> {
     owner: (Option<u32>, Option<u32>),
 }
 
+/// Path and number of the default devices that `linux.devices` has nothing else for.
+pub(super) fn default_devices(plan: &Plan) -> impl Iterator<Item = (&'static Path, (u32, u32))> {
+    let all = DEFAULT_DEVICES.iter().map(|(path, major, minor)| (Path::new(*path), (*major, *minor)));
+    all.filter(|(path, _)| plan.devices.iter().all(|device| path::cleaned(&device.path) != *path))
+}
+
+/// /dev is a bind mount, and left as it is.
+pub(super) fn dev_is_bound(plan: &Plan) -> bool {
+    let is_bind = |kind: &MountKind| matches!(kind, MountKind::Bind { .. });
+    plan.mounts.iter().any(|mount| is_bind(&mount.kind) && path::cleaned(&mount.destination) == Path::new("/dev"))
+}
+
+/// Devices cannot be made: those of the host are bound.
+pub(super) fn are_bound(plan: &Plan) -> bool {
+    plan.namespaces.user.is_own()
+}
+
 impl RootFs<'_> {
     /// Makes the default devices, `linux.devices` and the links of /dev. A bind mount at /dev is left as it is.
     pub fn make_devices(&self) -> Result<()> {
@@ -54,7 +77,7 @@ impl RootFs<'_> {
             // Opened once, whoever called this before.
             let _ = self.null.set(host_null().doing(|| "open /dev/null of the host")?);
         }
-        if self.dev_is_bound() {
+        if dev_is_bound(self.plan) {
             return Ok(());
         }
         // Modes are exact whatever umask the caller had.
@@ -64,27 +87,14 @@ impl RootFs<'_> {
         made
     }
 
-    fn dev_is_bound(&self) -> bool {
-        let is_bind = |kind: &MountKind| matches!(kind, MountKind::Bind { .. });
-        self.plan
-            .mounts
-            .iter()
-            .any(|mount| is_bind(&mount.kind) && path::cleaned(&mount.destination) == Path::new("/dev"))
-    }
-
     fn fill_dev(&self) -> Result<()> {
         let dev = self.open_dev()?;
-        let devices = &self.plan.devices;
-        for (name, major, minor) in DEFAULT_DEVICES {
-            let path = Path::new("/dev").join(name);
-            if devices.iter().all(|device| path::cleaned(&device.path) != path) {
-                let (kind, number) = (DeviceKind::Char, (major, minor));
-                let node = Node { property: None, path: &path, kind, number, mode: None, owner: (None, None) };
-                self.make_node(dev.as_fd(), OsStr::new(name), &node)
-                    .doing(|| format!("make device {}", path.display()))?;
-            }
+        for (path, number) in default_devices(self.plan) {
+            let (kind, name) = (DeviceKind::Char, path.file_name().unwrap_or_default());
+            let node = Node { property: None, path, kind, number, mode: None, owner: (None, None) };
+            self.make_node(dev.as_fd(), name, &node).doing(|| format!("make device {}", path.display()))?;
         }
-        for device in devices {
+        for device in &self.plan.devices {
             self.make_device(dev.as_fd(), device)
                 .doing(|| format!("make device {}", device.path.display()))
                 .property(|| format!("linux.devices[{}]", device.index))?;
@@ -134,7 +144,7 @@ impl RootFs<'_> {
 
     fn make_node(&self, parent: BorrowedFd<'_>, name: &OsStr, node: &Node<'_>) -> Result<()> {
         let is_device = node.kind != DeviceKind::Fifo;
-        if is_device && self.plan.namespaces.user.is_own() {
+        if is_device && are_bound(self.plan) {
             return self.bind_node(parent, name, node);
         }
         let device = if is_device { makedev(node.number.0.into(), node.number.1.into()) } else { 0 };
@@ -267,11 +277,7 @@ impl Node<'_> {
     /// The same device on the host, as a tree to attach: under the same path, or where udev lists devices by number.
     fn on_host(&self) -> Result<Tree> {
         let (major, minor) = self.number;
-        let by_number = match self.kind {
-            DeviceKind::Block => format!("/dev/block/{major}:{minor}"),
-            _ => format!("/dev/char/{major}:{minor}"),
-        };
-        for path in [self.path.to_owned(), PathBuf::from(by_number)] {
+        for path in paths_on_host(self.path, self.kind, self.number) {
             let Ok(tree) = Tree::bind(&path, Reach::Top) else { continue };
             if tree.stat()?.is_some_and(|found| self.is(&found)) {
                 return Ok(tree);
@@ -282,6 +288,15 @@ impl Node<'_> {
             self.path.display()
         )))
     }
+}
+
+/// Where the host may have a device: under the path that the container has it, or where udev lists devices by number.
+pub(super) fn paths_on_host(path: &Path, kind: DeviceKind, (major, minor): (u32, u32)) -> [PathBuf; 2] {
+    let by_number = match kind {
+        DeviceKind::Block => format!("/dev/block/{major}:{minor}"),
+        _ => format!("/dev/char/{major}:{minor}"),
+    };
+    [path.to_owned(), PathBuf::from(by_number)]
 }
 
 /// The file `name` (O_PATH, a link itself), made empty if it is missing.

@@ -19,6 +19,8 @@
 mod cgroup;
 mod copy_up;
 mod device;
+pub mod intent;
+mod making;
 mod mounts;
 mod overlay;
 pub mod path;
@@ -84,6 +86,24 @@ fn base_propagation(plan: &Plan) -> Propagation {
     }
 }
 
+/// What is done to the root besides attaching it.
+fn root_change(plan: &Plan) -> Change<'static> {
+    let propagation: &[Propagation] = match base_propagation(plan).kind {
+        _ if !plan.namespaces.mount.is_own() => &[PRIVATE_TREE],
+        PropagationKind::Private => &[],
+        // Mounts below it are in the host's peer groups still, and what is mounted below those would reach the host.
+        PropagationKind::Shared => &[PRIVATE_TREE],
+        _ => &[PRIVATE],
+    };
+    Change { propagation, ..Change::default() }
+}
+
+/// Something is written through [`RootFs::proc`].
+fn writes_to_proc(plan: &Plan) -> bool {
+    let is_labelled = |process: &Process| process.apparmor_profile.is_some() || process.selinux_label.is_some();
+    !plan.sysctl.is_empty() || plan.process.as_ref().is_some_and(is_labelled)
+}
+
 /// Makes sure that nothing that is mounted from here on reaches the host, unless `linux.rootfsPropagation` asks for it.
 pub fn set_propagation(plan: &Plan) -> Result<()> {
     if !plan.namespaces.mount.is_own() {
@@ -124,15 +144,7 @@ impl<'p> RootFs<'p> {
             (None, _) => Tree::bind(path, Reach::Recursive)?,
         };
         let place = Place { fd, root: None, path };
-        let propagation: &[Propagation] = match base.kind {
-            _ if !plan.namespaces.mount.is_own() => &[PRIVATE_TREE],
-            PropagationKind::Private => &[],
-            // Mounts below it are in the host's peer groups still, and what is mounted below those would reach the host.
-            PropagationKind::Shared => &[PRIVATE_TREE],
-            _ => &[PRIVATE],
-        };
-        let change = Change { propagation, ..Change::default() };
-        let root = tree.attach(&place, change, FdNames::HostProc)?;
+        let root = tree.attach(&place, root_change(plan), FdNames::HostProc)?;
         Ok(Self {
             plan,
             root,
@@ -165,12 +177,6 @@ impl<'p> RootFs<'p> {
             Error::from(Errno::EPERM)
                 .hint("the user namespace may not mount proc: give the container a PID namespace or bind /proc")
         })
-    }
-
-    /// Something is written through [`RootFs::proc`].
-    fn writes_to_proc(&self) -> bool {
-        let is_labelled = |process: &Process| process.apparmor_profile.is_some() || process.selinux_label.is_some();
-        !self.plan.sysctl.is_empty() || self.plan.process.as_ref().is_some_and(is_labelled)
     }
 
     /// Makes [`RootFs::proc`] available, if it can be, before the host's /proc is out of reach.

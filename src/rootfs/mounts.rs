@@ -7,12 +7,13 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use super::cgroup::CgroupView;
+use super::making::{self, Making, change_of};
 use super::path::{self, Links, Made, Make};
 use super::procfs::Proc;
 use super::tree::{Change, NewFs, Place, Tree};
-use super::{PRIVATE_TREE, Prepared, RootFs, base_propagation, copy_up};
+use super::{Prepared, RootFs, copy_up};
 use crate::error::{Context, Error, Kind, Result};
-use crate::plan::{Mount, MountAttributes, MountKind, Propagation, PropagationKind};
+use crate::plan::{Mount, MountAttributes, MountKind};
 use crate::sys::fd::close_later;
 use crate::sys::mount::{self, FileInfo, Reach, attr};
 
@@ -30,9 +31,6 @@ const REPLACEABLE_IN_PROC: [&str; 11] = [
     "/proc/sys/kernel/ns_last_pid",
     "/proc/sys/crypto/fips_enabled",
 ];
-
-/// File systems whose superblock is the kernel's, shared by all their mounts: `ro` is for the mount only.
-const KERNEL_FS: [&str; 8] = ["cgroup", "cgroup2", "devpts", "mqueue", "proc", "sysfs", "securityfs", "debugfs"];
 
 /// A destination, opened.
 pub(super) struct Target<'a> {
@@ -63,8 +61,7 @@ impl RootFs<'_> {
         let reach = if recursive { Reach::Recursive } else { Reach::Top };
         let tree = match prepared.source(mount.index) {
             Some(tree) if mount.id_map.is_some() => {
-                // A slave of the host's mount, whatever the container's other mounts are.
-                let change = Change { attributes: mount.attributes, propagation: propagation_of(mount) };
+                let change = making::change_of_id_mapped(mount);
                 let tree = Tree::Detached(tree.try_clone_to_owned()?);
                 return self.attach_changed(mount, tree, change).map(close_later);
             }
@@ -131,14 +128,7 @@ impl RootFs<'_> {
 
     /// What the options say about the mount, with the default propagation (private).
     pub(super) fn change<'m>(&self, mount: &'m Mount) -> Change<'m> {
-        let is_private = base_propagation(self.plan).kind == PropagationKind::Private;
-        let propagation = match mount.propagation.as_slice() {
-            [] if is_private => &[],
-            // The tree it was copied from is private already.
-            [Propagation { kind: PropagationKind::Private, .. }, rest @ ..] if is_private => rest,
-            _ => propagation_of(mount),
-        };
-        Change { attributes: mount.attributes, propagation }
+        change_of(self.plan, mount)
     }
 
     fn new_fs(&self, mount: &Mount, fs_type: &str, source: &str, data: &[String]) -> Result<()> {
@@ -156,41 +146,15 @@ impl RootFs<'_> {
         }
         self.check_target(mount, &target, is_proc)?;
 
-        let MountAttributes { top, recursive } = mount.attributes;
-        let mut fs = NewFs {
-            fs_type: fs_type.to_owned(),
-            source: source.to_owned(),
-            data: data.to_vec(),
-            superblock: mount.superblock,
-            attributes: (recursive.set & !top.clear) | top.set,
+        let covered_mode = match target.existed && making::looks_like_what_it_covers(fs_type, data) {
+            true => Some(mount::stat(target.place.fd.as_fd())?.mode),
+            false => None,
         };
-        let is_tmpfs = fs_type == "tmpfs";
-        // Mount points below it and devices have still to be made.
-        let is_late =
-            fs.attributes & attr::RDONLY != 0 && (is_tmpfs || path::cleaned(&mount.destination) == Path::new("/dev"));
-        if is_late {
-            fs.attributes &= !attr::RDONLY;
-        } else if fs.attributes & attr::RDONLY != 0 && !KERNEL_FS.contains(&fs_type) {
-            fs.superblock.set |= libc::MS_RDONLY;
-        }
-        if is_tmpfs && target.existed && !data.iter().any(|item| item.starts_with("mode=")) {
-            // As runc: a tmpfs over an existing directory looks like it; a new one has the kernel's default, 1777.
-            let info = mount::stat(target.place.fd.as_fd())?;
-            fs.data.push(format!("mode={:o}", info.mode & 0o7777));
-        }
-        self.label(&mut fs);
-
+        let Making { fs, change, is_late, is_one_call } =
+            Making::of(self.plan, mount, (fs_type, source, data), covered_mode);
         let (has_data, is_read_only) = (!fs.data.is_empty(), fs.attributes & attr::RDONLY != 0);
-        let change = Change { attributes: MountAttributes::default(), ..self.change(mount) };
-        // One call in place of six where nothing more is done to the mount. mount(2) sets `ro` on the superblock too, which
-        // for sysfs is the container's own or stays as it is. Where it fails, the longer way succeeds or says why not.
-        let has_more = (is_proc && self.writes_to_proc())
-            || is_late
-            || mount.copy_up
-            || (is_read_only && fs_type != "sysfs")
-            || !change.propagation.is_empty();
-        let has_label = self.plan.mount_label.is_some();
-        if !has_more && !has_label && fs.mount_on(target.place.fd.as_fd(), self.names()).is_ok() {
+        // Where it fails, the longer way succeeds or says why not.
+        if is_one_call && fs.mount_on(target.place.fd.as_fd(), self.names()).is_ok() {
             if is_proc && self.proc.get().is_none() {
                 // find_proc makes another where this cannot be it.
                 let _ = Proc::beneath(self.root.as_fd(), target.place.path).map(|proc| self.proc.set(proc));
@@ -237,12 +201,7 @@ impl RootFs<'_> {
 
     /// Adds `linux.mountLabel`; the kernel labels proc, sysfs, mqueue and cgroups itself.
     pub(super) fn label(&self, fs: &mut NewFs) {
-        if let Some(label) = self.plan.mount_label.as_ref().filter(|label| !label.is_empty())
-            && !["proc", "sysfs", "mqueue", "cgroup", "cgroup2"].contains(&fs.fs_type.as_str())
-        {
-            let kind = self.plan.annotations.get("run.oci.mount_context_type").map_or("context", String::as_str);
-            fs.data.push(format!("{kind}={label}"));
-        }
+        making::label(self.plan, fs);
     }
 
     fn label_mqueue(&self, root: std::os::fd::BorrowedFd<'_>, label: &str) -> Result<()> {
@@ -263,12 +222,10 @@ impl RootFs<'_> {
         let unmapped = unmapped("gid=", &maps.gid).or_else(|| unmapped("uid=", &maps.uid));
         match (error.errno(), unmapped) {
             (Some(Errno::EINVAL), Some(unmapped)) => error.hint(unmapped),
-            (Some(Errno::EPERM), _) if fs_type == "proc" && !self.plan.namespaces.pid.is_own() => {
-                error.hint("a user namespace may mount proc only with a PID namespace of its own: bind /proc instead")
-            }
-            (Some(Errno::EPERM), _) if fs_type == "mqueue" && !self.plan.namespaces.ipc.is_own() => error.hint(
-                "a user namespace may mount mqueue only with an IPC namespace of its own: bind /dev/mqueue instead",
-            ),
+            (Some(Errno::EPERM), _) => match making::lacks_namespace(self.plan, fs_type) {
+                Some(why) => error.hint(why),
+                None => error,
+            },
             _ => error,
         }
     }
@@ -336,11 +293,6 @@ impl RootFs<'_> {
             Err(errno) => Err(errno.into()),
         }
     }
-}
-
-/// What the options say about a tree that may be anything yet: private is the default.
-fn propagation_of(mount: &Mount) -> &[Propagation] {
-    if mount.propagation.is_empty() { const { &[PRIVATE_TREE] } } else { &mount.propagation }
 }
 
 fn is_root_of_proc(tree: &Tree, info: Option<FileInfo>) -> Result<bool> {

@@ -14,7 +14,7 @@ use crate::plan::{FlagChange, MountAttributes};
 use crate::sys::fd::close_later;
 use crate::sys::mount::{self, Reach, attr};
 
-const READ_ONLY: Change<'_> = Change {
+pub(super) const READ_ONLY: Change<'_> = Change {
     attributes: MountAttributes {
         top: FlagChange { set: attr::RDONLY, clear: 0 },
         recursive: FlagChange { set: 0, clear: 0 },

@@ -128,7 +128,7 @@ impl Tree {
 
     /// A new file system.
     pub fn new(fs: NewFs) -> Result<Self> {
-        if needs_mount(fs.superblock, &fs.data) || fs.source.len() >= FSCONFIG_STRING_BYTES {
+        if fs.needs_mount() {
             return Ok(Tree::NewByPath(fs));
         }
         match FsContext::open(&c_string(&fs.fs_type)?) {
@@ -202,6 +202,11 @@ impl Tree {
 }
 
 impl NewFs {
+    /// fsopen(2) cannot make it.
+    pub(super) fn needs_mount(&self) -> bool {
+        needs_mount(self.superblock, &self.data) || self.source.len() >= FSCONFIG_STRING_BYTES
+    }
+
     fn configure(&self, context: &FsContext) -> nix::Result<OwnedFd> {
         if !self.source.is_empty() {
             context.set_string(c"source", &c_string(&self.source)?)?;
@@ -269,18 +274,8 @@ const SUPERBLOCK_NAMES: [Names; 5] = [
 
 /// mount_setattr(2) for everything in `change`, in as few calls as it takes; `ENOSYS` before anything was changed.
 fn change_attributes(tree: BorrowedFd<'_>, change: Change<'_>) -> Result<()> {
-    let FlagChange { set, clear } = change.attributes.recursive;
-    let mut recursive = MountAttr { set, clear, ..MountAttr::default() };
-    let FlagChange { set, clear } = change.attributes.top;
-    let mut top = MountAttr { set, clear, ..MountAttr::default() };
-    let mut later = change.propagation;
-    if let [first, rest @ ..] = later {
-        let first_call = if first.recursive { &mut recursive } else { &mut top };
-        first_call.propagation = propagation_flag(first.kind).bits();
-        later = rest;
-    }
-    // The top after the whole: `rro,rw` is a writable mount above read-only ones.
-    for (call, reach) in [(recursive, Reach::Recursive), (top, Reach::Top)] {
+    let (calls, later) = change.calls();
+    for (call, reach) in calls {
         if call.set | call.clear | call.propagation != 0 {
             mount::set_attributes(tree, reach, &call).map_err(|errno| refused(errno, tree, call.clear))?;
         }
@@ -289,6 +284,25 @@ fn change_attributes(tree: BorrowedFd<'_>, change: Change<'_>) -> Result<()> {
         set_propagation(tree, *propagation)?;
     }
     Ok(())
+}
+
+impl<'a> Change<'a> {
+    /// The calls of mount_setattr(2) that it takes, of which one may be about nothing, and what each takes a further call.
+    pub(super) fn calls(self) -> ([(MountAttr, Reach); 2], &'a [Propagation]) {
+        let change = self;
+        let FlagChange { set, clear } = change.attributes.recursive;
+        let mut recursive = MountAttr { set, clear, ..MountAttr::default() };
+        let FlagChange { set, clear } = change.attributes.top;
+        let mut top = MountAttr { set, clear, ..MountAttr::default() };
+        let mut later = change.propagation;
+        if let [first, rest @ ..] = later {
+            let first_call = if first.recursive { &mut recursive } else { &mut top };
+            first_call.propagation = propagation_flag(first.kind).bits();
+            later = rest;
+        }
+        // The top after the whole: `rro,rw` is a writable mount above read-only ones.
+        ([(recursive, Reach::Recursive), (top, Reach::Top)], later)
+    }
 }
 
 fn set_propagation(tree: BorrowedFd<'_>, propagation: Propagation) -> nix::Result<()> {

@@ -9,6 +9,11 @@ fn each(mask: u64) -> impl Iterator<Item = (u8, &'static str)> {
     (0..).zip(CAPABILITIES).filter(move |(number, _)| mask & (1 << number) != 0)
 }
 
+/// The names of the capabilities of a mask.
+pub fn names(mask: u64) -> Vec<&'static str> {
+    each(mask).map(|(_, name)| name).collect()
+}
+
 /// Takes everything but `wanted` out of the bounding set. Needs CAP_SETPCAP, so it comes before the user changes.
 pub fn drop_bounding(wanted: &Capabilities, last_capability: u8) -> Result<()> {
     // A kernel that knows more than this program has numbers without a name here.

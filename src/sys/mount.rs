@@ -121,6 +121,32 @@ pub fn has_set_attributes() -> bool {
     set_attributes(nix::fcntl::AT_FDCWD, Reach::Top, &MountAttr::default()) != Err(Errno::ENOSYS)
 }
 
+/// Which calls of this module the kernel has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Calls {
+    pub open_tree: bool,
+    pub fsopen: bool,
+    pub set_attributes: bool,
+}
+
+impl Calls {
+    /// Asks the kernel, with flags that no call knows: nothing is opened or changed. Whether the caller may use them is another
+    /// question, and a filter that answers EPERM is taken for the kernel's.
+    pub fn of_kernel() -> Self {
+        const NO_FLAGS: libc::c_int = -1;
+        // SAFETY: the path is a NUL-terminated constant; the flags are refused before anything is done.
+        let open_tree = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, c"".as_ptr(), NO_FLAGS) };
+        let open_tree = Errno::result(open_tree);
+        // SAFETY: as above.
+        let fsopen = Errno::result(unsafe { libc::syscall(libc::SYS_fsopen, c"".as_ptr(), NO_FLAGS) });
+        Self {
+            open_tree: open_tree != Err(Errno::ENOSYS),
+            fsopen: fsopen != Err(Errno::ENOSYS),
+            set_attributes: has_set_attributes(),
+        }
+    }
+}
+
 const FSOPEN_CLOEXEC: libc::c_uint = 1;
 const FSMOUNT_CLOEXEC: libc::c_uint = 1;
 const FSCONFIG_SET_FLAG: libc::c_uint = 0;

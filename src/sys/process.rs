@@ -449,6 +449,15 @@ pub fn prlimit(pid: Pid, resource: u32, soft: u64, hard: u64) -> nix::Result<()>
     check(unsafe { libc::syscall(libc::SYS_prlimit64, pid.as_raw(), resource, &raw const limit, old) }).map(drop)
 }
 
+/// The hard limit of this process for `resource`, an RLIMIT_* number (getrlimit(2)).
+pub fn hard_limit(resource: u32) -> nix::Result<u64> {
+    let mut now = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: no new limit is given, and the old one is written to `now`, which lives through the call.
+    let got =
+        unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, std::ptr::null::<libc::rlimit64>(), &raw mut now) };
+    Errno::result(got).map(|_| now.rlim_max)
+}
+
 /// Sets the file mode creation mask (umask(2)). It has no error of its own, and what a filter answers in its place is no mask.
 pub fn set_umask(mask: u32) {
     // SAFETY: takes an integer only.

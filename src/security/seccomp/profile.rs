@@ -73,6 +73,11 @@ impl Action {
         find(&Self::NAMES, name)
     }
 
+    /// What the spec calls it; the first of two names.
+    pub fn name(self) -> &'static str {
+        name_of(&Self::NAMES, self)
+    }
+
     /// Whether `errnoRet` means something: the error for `Errno`, a message to the tracer for `Trace`.
     pub fn takes_errno(self) -> bool {
         matches!(self, Self::Errno | Self::Trace)
@@ -185,6 +190,11 @@ impl Arch {
         find(&Self::NAMES, name)
     }
 
+    /// What the spec calls it.
+    pub fn name(self) -> &'static str {
+        name_of(&Self::NAMES, self)
+    }
+
     /// What this binary was built for.
     pub const fn native() -> Self {
         cfg_select! {
@@ -254,6 +264,10 @@ pub(super) enum Width {
     /// The low 32 bits, with the low 32 bits of the profile's value: `-1` may be written with 32 or with 64 ones.
     Narrow,
     Wide,
+}
+
+fn name_of<T: PartialEq + Copy>(names: &[(&'static str, T)], value: T) -> &'static str {
+    names.iter().find(|(_, known)| *known == value).map_or("", |(name, _)| name)
 }
 
 fn find<T: Copy>(names: &[(&str, T)], name: &str) -> Option<T> {
