@@ -94,6 +94,7 @@ pub enum Command {
         id: String,
     },
     Update(Update),
+    Explain(Explain),
     Wait {
         id: String,
         json: bool,
@@ -229,6 +230,18 @@ pub struct Update {
     pub limits: LimitOptions,
     /// Options that were given and do nothing.
     pub obsolete: Vec<String>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Explain {
+    /// `None`: the bundle's directory gives the name.
+    pub id: Option<String>,
+    pub bundle: PathBuf,
+    /// `None`: config.json in the bundle.
+    pub config: Option<PathBuf>,
+    /// As of [`Create`].
+    pub overlay: bool,
+    pub json: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -664,6 +677,25 @@ const COMMANDS: &[Entry] = &[
         options: &[&switch("json", None, "print JSON, with the reason")],
         with_image: &[],
         build: |words| Ok(Command::Wait { id: words.id()?, json: words.is_set("json") }),
+    },
+    Entry {
+        name: "explain",
+        summary: "tell what create would do with a bundle, step by step, and do nothing",
+        about: "Namespaces, mounts with their flags and system calls, the values for the cgroup's files and the properties\n\
+                that they come from, device rules, capabilities, seccomp, hooks; at the end what this caller has no\n\
+                privilege for. Needs no privilege. ID is the name that the container would have.",
+        operands: Operands { usage: "[ID]", required: 0, most: 1, rest: Rest::Refused },
+        options: &[&BUNDLE, &CONFIG, &OVERLAY, &switch("json", None, "print JSON, for programs")],
+        with_image: &[],
+        build: |words| {
+            Ok(Command::Explain(Explain {
+                id: words.operand("container id")?,
+                bundle: words.path("bundle").unwrap_or_else(|| ".".into()),
+                config: words.path("config"),
+                overlay: words.is_set("overlay"),
+                json: words.is_set("json"),
+            }))
+        },
     },
     Entry {
         name: "spec",

@@ -157,6 +157,11 @@ impl Error {
         }))
     }
 
+    /// Why it failed, without what was being done.
+    pub fn cause(&self) -> &str {
+        &self.0.cause
+    }
+
     /// The way out, where one is certain.
     pub fn way_out(&self) -> Option<&str> {
         self.0.hint.as_deref()

@@ -10,7 +10,8 @@ use std::io::Write;
 use kelson::cli::{self, Command, Global};
 use kelson::error::{Context, Result};
 use kelson::lifecycle::{
-    Runtime, bundle, create, delete, events, exec, features, inspect, kill, pause, spec, start, top, update, wait,
+    Runtime, bundle, create, delete, events, exec, explain, features, inspect, kill, pause, spec, start, top, update,
+    wait,
 };
 use kelson::log;
 use kelson::seal;
@@ -91,6 +92,7 @@ fn perform(global: &Global, command: &Command) -> Result<u8> {
         Command::Pause { id } => pause::pause(&runtime()?, id)?,
         Command::Resume { id } => pause::resume(&runtime()?, id)?,
         Command::Update(options) => update::update(&runtime()?, options)?,
+        Command::Explain(options) => print(&explain::explain(&runtime()?, options)?)?,
         Command::Wait { id, json } => {
             let (text, code) = wait::wait(&runtime()?, id, *json)?;
             print(&text)?;

@@ -431,3 +431,27 @@ fn a_word_that_is_not_utf8_is_refused_where_text_is_meant() {
     };
     assert_eq!(create.bundle, PathBuf::from(bad()));
 }
+
+#[test]
+fn explain_takes_a_name_or_none() {
+    let Command::Explain(found) = parsed("explain -b /b -f /c.json --json web").command else { panic!() };
+    assert_eq!((found.id.as_deref(), found.json, found.overlay), (Some("web"), true, false));
+    assert_eq!((found.bundle.to_str(), found.config), (Some("/b"), Some("/c.json".into())));
+    let Command::Explain(found) = parsed("explain").command else { panic!() };
+    assert_eq!((found.id, found.bundle.to_str(), found.json), (None, Some("."), false));
+    assert!(refused("explain a b").0.contains("unexpected argument"));
+}
+
+#[test]
+fn timings_go_to_a_file() {
+    for line in ["create --timings /t web", "run --timings=/t web", "exec --timings /t web ls"] {
+        let timings = match parsed(line).command {
+            Command::Create(create) => create.timings,
+            Command::Run(run) => run.create.timings,
+            Command::Exec(exec) => exec.timings,
+            _ => None,
+        };
+        assert_eq!(timings, Some("/t".into()), "{line}");
+    }
+    assert!(refused("run --timings").0.contains("flag needs an argument"));
+}

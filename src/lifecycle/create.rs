@@ -8,8 +8,8 @@ use nix::fcntl::OFlag;
 use nix::unistd::Pid;
 
 use super::image::{self, Configured};
-use super::listen;
 use super::{Runtime, delete, foreground, wait};
+use super::{listen, steps};
 use crate::cgroup::{self, Cgroup};
 use crate::cli;
 use crate::ended::Exit;
@@ -129,7 +129,7 @@ pub fn run(runtime: &Runtime, options: &cli::Run) -> Result<u8> {
         delete::destroy(runtime, &state)?;
         return Err(error);
     }
-    timings.lap("run poststart hooks");
+    timings.lap(steps::POSTSTART);
     timings.finish();
     if options.detach {
         return match notify {
@@ -166,7 +166,7 @@ fn load(
         None => bundle.join("config.json"),
     };
     let text = plan::read_config(&path)?;
-    timings.lap("read the configuration");
+    timings.lap(steps::READ);
     planned(runtime, options, &bundle, text, args, timings)
 }
 
@@ -209,13 +209,13 @@ fn planned(
             process.console_size = Relay::caller_size();
         }
     }
-    timings.lap("make the plan");
+    timings.lap(steps::PLAN);
     Ok(Loaded { plan, text, last_capability: host.last_capability, image: None })
 }
 
 /// The path of a directory without links, dots and double slashes in it. Three system calls, where realpath(3) makes one for
 /// each directory on the way.
-fn real_path(directory: &Path) -> std::io::Result<PathBuf> {
+pub(super) fn real_path(directory: &Path) -> std::io::Result<PathBuf> {
     let directory_fd = open(directory, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
     match std::fs::read_link(format!("/proc/self/fd/{}", directory_fd.as_raw_fd())) {
         // It begins otherwise when it is not to be reached from this process's root.
@@ -270,10 +270,10 @@ fn make(
     let Loaded { mut plan, text, last_capability, image } = loaded;
     let reserved = state::reserve(&runtime.root, &options.id)?;
     let locked = reserved.locked().ok_or_else(|| Error::state("the state directory is gone"))?;
-    timings.lap("reserve the state directory");
+    timings.lap(steps::RESERVE);
     let record =
         cgroup::locate(runtime.driver, plan.cgroups_path.as_deref(), &options.id, &plan.resources, runtime.rootless)?;
-    timings.lap("find a place for the cgroups");
+    timings.lap(steps::LOCATE);
     listen::add_notify_mount(&mut plan, locked.dir())?;
     let plan = &plan;
     let mut state = State::begin(&options.id, plan, record.clone());
@@ -285,13 +285,13 @@ fn make(
     state.store_link = image.as_ref().map(|image| image.link(locked.dir())).transpose()?;
     // The journal: what a kill at any later instant can leave behind is written before it is made.
     locked.begin(&state)?;
-    timings.lap("write the journal");
+    timings.lap(steps::JOURNAL);
     if let (Some(mut image), Some(link)) = (image, &state.store_link) {
         image.settle(locked.dir(), link)?;
         timings.lap("link the image");
     }
     let begun = cgroup::systemd::begin(&record, &plan.resources, &plan.annotations)?;
-    timings.lap("ask systemd for the unit");
+    timings.lap(steps::UNIT);
     let host_mount = state.host_mount.map(|before| HostMount { root: plan.root.path.clone(), before });
     let start = match until {
         Until::Started => Some(locked.listen()?),
@@ -300,14 +300,14 @@ fn make(
     let joined = stage::open_joined(plan)?;
     let joined_user_ns = joined.iter().find(|joined| joined.kind.name == "user").map(|joined| joined.fd.as_fd());
     let prepared = rootfs::prepare(plan, joined_user_ns)?;
-    timings.lap("open namespaces and prepare mounts");
+    timings.lap(steps::PREPARE);
     // Last of all that needs no cgroup: systemd makes one meanwhile.
     let reserved_for = |reused: &[&Path]| check_unclaimed(runtime, &options.id, reused);
     let mut cgroup = cgroup::create(record, &plan.resources, begun, reserved_for)?;
     state.cgroup = cgroup.record().clone();
     let entry = cgroup.entry()?;
     let cgroup_view = view_of_cgroups(cgroup.record())?;
-    timings.lap("make the cgroups and set limits");
+    timings.lap(steps::CGROUPS);
     let mut setup = init::Setup {
         plan,
         state: &state.clone(),
@@ -331,7 +331,7 @@ fn make(
     let mut child = parent::spawn(&mut setup)?;
     let awaited = setup.prepared.awaited().to_vec();
     drop(setup);
-    timings.lap("clone");
+    timings.lap(steps::CLONE);
     let oom_score_adj = plan.process.as_ref().and_then(|process| process.oom_score_adj);
     child.wait_for_birth(signals, |stage| {
         // What it makes inherits it, and is not this process's to write to any more where that has no privilege.
@@ -340,7 +340,7 @@ fn make(
         // Its mount namespace is not the container's yet: that is asked for the mounts' sources.
         stage.answer(Answer::Done)
     })?;
-    timings.lap("wait for the stage process");
+    timings.lap(steps::STAGE);
     if matches!(plan.namespaces.user, plan::Namespace::Join(_)) {
         parent::compare_maps(child.pid(), &plan.id_maps);
     }
@@ -349,7 +349,7 @@ fn make(
     if let Some(user) = plan.cgroup_owner() {
         cgroup.delegate(user).property(|| "linux.cgroupsPath")?;
     }
-    timings.lap("complete the cgroups");
+    timings.lap(steps::COMPLETE);
     locked.write_config(&text)?;
     state.pid = child.pid().as_raw();
     state.start_time = state::start_time(child.pid())?;
@@ -373,7 +373,7 @@ fn make(
         hooks_begun: false,
         pid_file: None,
     };
-    timings.lap("keep the configuration");
+    timings.lap(steps::KEEP);
     let result = made.set_up(runtime, options, plan, &awaited, signals, timings);
     timings.hear(made.child.heard());
     match result {
@@ -395,7 +395,7 @@ impl Made {
     ) -> Result<()> {
         let Self { child, net_devices, state, console, hooks_begun, .. } = self;
         child.serve(signals, |child, ask, mut fds| {
-            timings.lap("wait for the container's process");
+            timings.lap(steps::SERVE);
             let serving = ask.served();
             let served = match ask {
                 Ask::MapIds => {
@@ -440,7 +440,7 @@ impl Made {
             timings.lap(serving);
             served
         })?;
-        timings.lap("wait for the container's process");
+        timings.lap(steps::SERVE);
         self.state.end_creating();
         let locked = self.reserved.locked().ok_or_else(|| Error::state("the state directory is gone"))?;
         locked.save(&self.state)?;
@@ -448,7 +448,7 @@ impl Made {
             write_pid_file(path, self.child.pid())?;
             self.pid_file = Some(path.clone());
         }
-        timings.lap("save the state");
+        timings.lap(steps::SAVE);
         Ok(())
     }
 
@@ -462,7 +462,7 @@ impl Made {
         };
         self.child.answer(Answer::Start)?;
         let executed = self.child.wait_for_execve(signals);
-        timings.lap("wait for the program to be executed");
+        timings.lap(steps::EXECUTED);
         timings.hear(self.child.heard());
         executed.map(|()| notify)
     }
@@ -527,7 +527,7 @@ fn move_net_devices(plan: &Plan, pid: Pid) -> Result<Option<MovedDevices>> {
 }
 
 /// What a mount of type cgroup shows in the container.
-fn view_of_cgroups(record: &cgroup::Record) -> Result<CgroupView> {
+pub(super) fn view_of_cgroups(record: &cgroup::Record) -> Result<CgroupView> {
     let mounts = record.mounts_for_container()?;
     let hierarchies = mounts.into_iter().map(|mount| Hierarchy {
         mount_point: mount.mount_point,

@@ -5,6 +5,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 
 use nix::unistd::Pid;
 
+use super::init::{EXECUTE, WAIT_FOR_START};
 use super::message::{Answer, Ask, ChildEnd};
 use super::process::{self as common, FilterTime};
 use super::program;
@@ -133,9 +134,9 @@ fn set_up_and_execute(exec: &mut Exec<'_>, parent: &ChildEnd, is_filtered: &mut 
     process::set_parent_death_signal(0).doing(|| "ask for no signal at the parent's death")?;
     parent.tell(&Ask::Ready)?;
     common::expect(parent, Answer::Start)?;
-    laps.lap("wait to be started");
+    laps.lap(WAIT_FOR_START);
     common::keep_descriptors(exec.preserved)?;
-    if let Some(steps) = laps.told(Some("load the seccomp filter and execute the program")) {
+    if let Some(steps) = laps.told(Some(EXECUTE)) {
         parent.tell(&Ask::Times(steps))?;
     }
     parent.tell(&Ask::Executing)?;

@@ -131,6 +131,16 @@ const STEPS: &[Step] = &[
     ("load the seccomp filter with a listener", |init| init.load_seccomp_with_listener(FilterTime::BeforeReady)),
 ];
 
+/// The names of the steps, in order.
+pub fn step_names() -> impl Iterator<Item = &'static str> {
+    STEPS.iter().map(|(name, _)| *name)
+}
+
+/// What comes after the steps, in order.
+pub const WAIT_FOR_START: &str = "wait to be started";
+pub const START_HOOKS: &str = "run startContainer hooks";
+pub const EXECUTE: &str = "load the seccomp filter and execute the program";
+
 /// Sets the container up, waits for start and executes its program; ends the process if that fails.
 pub fn run(setup: &mut Setup<'_>, parent: ChildEnd) -> ! {
     let laps = Laps::begin(timings::Process::Container, setup.is_timed);
@@ -419,9 +429,9 @@ impl<'c> Init<'_, 'c> {
     }
 
     fn execute(&mut self, starter: Option<&UnixStream>) -> Result<Infallible> {
-        self.lap("wait to be started");
+        self.lap(WAIT_FOR_START);
         self.run_hooks(&self.setup.plan.hooks.start_container, Status::Created)?;
-        self.lap("run startContainer hooks");
+        self.lap(START_HOOKS);
         let (Some(process), Some(program)) = (&self.process, &self.program) else {
             return Err(Error::config("process", "there is nothing to start"));
         };
@@ -431,7 +441,7 @@ impl<'c> Init<'_, 'c> {
             // One that is gone has nobody to tell.
             Some(starter) => drop(nix::unistd::write(starter, &[message::EXECUTING])),
             None => {
-                if let Some(steps) = self.laps.told(Some("load the seccomp filter and execute the program")) {
+                if let Some(steps) = self.laps.told(Some(EXECUTE)) {
                     self.parent.tell(&Ask::Times(steps))?;
                 }
                 self.parent.tell(&Ask::Executing)?;

@@ -38,6 +38,10 @@ struct Stage {
     pidfd: OwnedFd,
 }
 
+/// What is left to do about it that namespaces may not be made.
+pub const NEEDS_USER_NAMESPACE: &str =
+    "without root a container needs a user namespace with mappings: see kelson spec --rootless";
+
 /// Makes the process of create and run.
 pub fn spawn(setup: &mut init::Setup<'_>) -> Result<Child> {
     let (socket, child_end) = message::pair().doing(|| "make a socket pair")?;
@@ -52,7 +56,7 @@ pub fn spawn(setup: &mut init::Setup<'_>) -> Result<Child> {
     }
     let born = match born {
         Err(error) if error.errno() == Some(Errno::EPERM) && !nix::unistd::geteuid().is_root() => {
-            Err(error.hint("without root a container needs a user namespace with mappings: see kelson spec --rootless"))
+            Err(error.hint(NEEDS_USER_NAMESPACE))
         }
         other => other,
     };
@@ -363,12 +367,16 @@ fn wait_for_end(pidfd: &OwnedFd, timeout: Duration) {
 pub fn map_ids(pid: Pid, maps: &IdMaps, rootless: bool) -> Result<()> {
     let uid = (Uids, maps.uid.as_slice());
     let gid = (Gids, maps.gid.as_slice());
-    if rootless && maps.gid.len() == 1 && maps.gid[0].size == 1 {
-        // user_namespaces(7): without privilege a gid map needs setgroups denied first.
+    if denies_setgroups(maps, rootless) {
         deny_setgroups(pid)?;
     }
     write_map(pid, uid.0, uid.1, rootless)?;
     write_map(pid, gid.0, gid.1, rootless)
+}
+
+/// user_namespaces(7): without privilege a gid map needs setgroups denied first.
+pub fn denies_setgroups(maps: &IdMaps, rootless: bool) -> bool {
+    rootless && maps.gid.len() == 1 && maps.gid[0].size == 1
 }
 
 /// Warns if the user namespace of `pid`, which was joined, maps other ids than the config says: the namespace's count, but mounts
@@ -450,7 +458,7 @@ fn deny_setgroups(pid: Pid) -> Result<()> {
 }
 
 /// Lines of a map as the kernel and newuidmap(1) take them.
-fn map_text(map: &[IdMapping]) -> String {
+pub fn map_text(map: &[IdMapping]) -> String {
     map.iter().map(|m| format!("{} {} {}\n", m.container, m.host, m.size)).collect()
 }
 

@@ -23,6 +23,9 @@ use crate::plan::{Namespace, Plan, TimeOffsets};
 use crate::sys::process::{self, CloneArgs, Forked, SingleThreaded};
 use crate::timings::{self, Laps};
 
+/// What a stage of create does.
+pub const ENTER: &str = "join and make namespaces";
+
 /// A namespace of linux.namespaces with a path, opened by the parent.
 pub struct Joined {
     pub kind: &'static NamespaceKind,
@@ -64,7 +67,7 @@ pub fn clone_flags(plan: &Plan) -> u64 {
 /// Joins what `joined` names, then makes the container's process and ends.
 pub fn run(setup: &mut Setup<'_>, parent: ChildEnd) -> ! {
     let mut laps = Laps::begin(timings::Process::Stage, setup.is_timed);
-    let entered = enter(setup, &parent).inspect(|()| laps.lap("join and make namespaces"));
+    let entered = enter(setup, &parent).inspect(|()| laps.lap(ENTER));
     let born = entered.and_then(|()| spawn(clone_flags(setup.plan), &parent, laps));
     match born {
         Ok(Role::Stage) => process::exit_now(0),
@@ -191,17 +194,22 @@ impl Joined {
 
 /// The file for the offsets of a time namespace that is made later, and what is to be written to it; `None` without offsets.
 fn open_offsets(offsets: &TimeOffsets) -> Result<Option<(File, String)>> {
-    let clocks = [("monotonic", offsets.monotonic), ("boottime", offsets.boottime)];
-    let lines = clocks.iter().filter_map(|(clock, offset)| {
-        let (seconds, nanoseconds) = (*offset)?;
-        Some(format!("{clock} {seconds} {nanoseconds}\n"))
-    });
-    let text: String = lines.collect();
+    let text = offsets_text(offsets);
     if text.is_empty() {
         return Ok(None);
     }
     let file = File::options().write(true).open("/proc/self/timens_offsets");
     Ok(Some((file.property(|| "linux.timeOffsets").doing(|| "open /proc/self/timens_offsets")?, text)))
+}
+
+/// The lines for /proc/PID/timens_offsets; empty without offsets.
+pub fn offsets_text(offsets: &TimeOffsets) -> String {
+    let clocks = [("monotonic", offsets.monotonic), ("boottime", offsets.boottime)];
+    let lines = clocks.iter().filter_map(|(clock, offset)| {
+        let (seconds, nanoseconds) = (*offset)?;
+        Some(format!("{clock} {seconds} {nanoseconds}\n"))
+    });
+    lines.collect()
 }
 
 /// A new time namespace with its offsets: they can be written until the first process is born in it (time_namespaces(7)).
