@@ -11,6 +11,7 @@ pub mod cli;
 pub mod delegation;
 pub mod events;
 pub mod exec_errors;
+pub mod explain;
 pub mod hooks;
 pub mod image;
 pub mod lifecycle;
@@ -25,6 +26,7 @@ pub mod seccomp;
 pub mod service_manager;
 pub mod systemd;
 pub mod terminal;
+pub mod timings;
 pub mod top;
 pub mod update;
 pub mod wait;
@@ -61,6 +63,8 @@ pub const GROUPS: &[Group] = &[
     Group { name: "image", tests: image::TESTS },
     Group { name: "update", tests: update::TESTS },
     Group { name: "wait", tests: wait::TESTS },
+    Group { name: "explain", tests: explain::TESTS },
+    Group { name: "timings", tests: timings::TESTS },
     Group { name: "systemd", tests: systemd::TESTS },
     Group { name: "service_manager", tests: service_manager::TESTS },
 ];

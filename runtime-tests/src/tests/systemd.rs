@@ -17,6 +17,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "scope_in_a_slice_of_slices", run: slice_of_slices },
     Test { name: "slice_as_the_containers_own_unit", run: own_slice },
     Test { name: "properties_and_files_say_the_same", run: properties },
+    Test { name: "explain_tells_the_properties", run: super::explain::unit },
     Test { name: "process_and_exec_are_in_the_scope", run: in_the_scope },
     Test { name: "limits_outlast_daemon_reload_and_set_property", run: limits_stay },
     Test { name: "device_rules_outlast_daemon_reload", run: devices_stay },
