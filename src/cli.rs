@@ -232,7 +232,7 @@ pub struct Update {
     pub obsolete: Vec<String>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Explain {
     /// `None`: the bundle's directory gives the name.
     pub id: Option<String>,
@@ -242,6 +242,9 @@ pub struct Explain {
     /// As of [`Create`].
     pub overlay: bool,
     pub json: bool,
+    /// In place of a bundle.
+    pub image: Option<Box<Options>>,
+    pub program: OsString,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -289,6 +292,7 @@ impl Command {
     pub fn called_as(&mut self, name: &OsStr) {
         match self {
             Command::Run(Run { program, .. })
+            | Command::Explain(Explain { program, .. })
             | Command::Bundle(Bundle { program, .. })
             | Command::Image { program, .. } => {
                 program.push(name);
@@ -407,6 +411,7 @@ const TIMINGS: Opt = value(
     "write how long each step took to FILE as JSON, and as a table to a terminal (-: the table alone)",
 );
 const DETACH: Opt = switch("detach", Some('d'), "return as soon as the process runs");
+const IMAGE: Opt = value("image", None, "IMAGE", "an image in place of a bundle");
 const FORMAT: Opt = value("format", Some('f'), "table|json", "how to print (default: table)");
 
 const CREATE_OPTIONS: &[&Opt] = &[
@@ -472,7 +477,7 @@ const COMMANDS: &[Entry] = &[
             &TIMINGS,
             &DETACH,
             &switch("keep", None, "do not delete the container after it ends"),
-            &value("image", None, "IMAGE", "run an image in place of a bundle"),
+            &IMAGE,
         ],
         with_image: image::OPTIONS,
         build: words::run,
@@ -683,19 +688,17 @@ const COMMANDS: &[Entry] = &[
         summary: "tell what create would do with a bundle, step by step, and do nothing",
         about: "Namespaces, mounts with their flags and system calls, the values for the cgroup's files and the properties\n\
                 that they come from, device rules, capabilities, seccomp, hooks; at the end what this caller has no\n\
-                privilege for. Needs no privilege. ID is the name that the container would have.",
-        operands: Operands { usage: "[ID]", required: 0, most: 1, rest: Rest::Refused },
-        options: &[&BUNDLE, &CONFIG, &OVERLAY, &switch("json", None, "print JSON, for programs")],
-        with_image: &[],
-        build: |words| {
-            Ok(Command::Explain(Explain {
-                id: words.operand("container id")?,
-                bundle: words.path("bundle").unwrap_or_else(|| ".".into()),
-                config: words.path("config"),
-                overlay: words.is_set("overlay"),
-                json: words.is_set("json"),
-            }))
+                privilege for. Needs no privilege. ID is the name that the container would have. With --image the words are\n\
+                the command, as of run; the image must be in the store.",
+        operands: Operands {
+            usage: "[ID | --image IMAGE [ARGS...]]",
+            required: 0,
+            most: 1,
+            rest: Rest::VerbatimAfterOptions,
         },
+        options: &[&BUNDLE, &CONFIG, &OVERLAY, &switch("json", None, "print JSON, for programs"), &IMAGE],
+        with_image: image::OPTIONS,
+        build: words::explain,
     },
     Entry {
         name: "spec",

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Bundle, Command, Create, Exec, Listing, Run, Update, duration, image};
+use super::{Bundle, Command, Create, Exec, Explain, Listing, Run, Update, duration, image};
 use crate::error::{Context, Error, Result};
 use crate::plan::LimitOptions;
 use crate::units::bytes;
@@ -168,6 +168,34 @@ pub fn bundle(words: &mut Words) -> Result<Command> {
         unpack,
         program: OsString::new(),
     }))
+}
+
+pub fn explain(words: &mut Words) -> Result<Command> {
+    let image = words.last("image");
+    let mut explain = Explain {
+        id: words.operand("container id")?,
+        bundle: words.path("bundle").unwrap_or_else(|| ".".into()),
+        config: words.path("config"),
+        overlay: words.is_set("overlay"),
+        json: words.is_set("json"),
+        image: None,
+        program: OsString::new(),
+    };
+    match image {
+        Some(image) => {
+            explain.id = words.given("name")?;
+            // Only a container that runs has it.
+            words.last("rm");
+            explain.image = Some(Box::new(image::options(words, image)?));
+        }
+        None => {
+            image::refuse_without_image(words)?;
+            if let Some(word) = words.rest.first() {
+                return Err(Error::usage(format!("unexpected argument {word:?}")));
+            }
+        }
+    }
+    Ok(Command::Explain(explain))
 }
 
 /// Twelve hexadecimal digits, as docker's.

@@ -31,7 +31,9 @@ fn write(runtime: &Runtime, options: &cli::Bundle, dir: &Path) -> Result<()> {
     let id = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let terminal = options.image.tty == Some(true);
     let root = Path::new("rootfs");
-    let mut configured = image::configure(runtime, &options.image, &id, dir, Some(root), terminal, &options.program)?;
+    let program = &options.program;
+    let wanted = image::Wanted { id: &id, dir, root: Some(root), terminal, program, only_looks: false };
+    let mut configured = image::configure(runtime, &options.image, wanted)?;
     fs::create_dir(dir.join(root)).doing(|| format!("make {}", dir.join(root).display()))?;
     let link = configured.link(dir)?;
     configured.settle(dir, &link)?;

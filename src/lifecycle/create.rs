@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::Pid;
 
-use super::image::{self, Configured};
+use super::image::{self, Configured, Wanted};
 use super::{Runtime, delete, foreground, wait};
 use super::{listen, steps};
 use crate::cgroup::{self, Cgroup};
@@ -185,7 +185,8 @@ fn load_image(
     }
     let dir = runtime.root.join(&options.id);
     let terminal = image::wants_terminal(image, run.detach);
-    let mut configured = image::configure(runtime, image, &options.id, &dir, None, terminal, &run.program)?;
+    let wanted = Wanted { id: &options.id, dir: &dir, root: None, terminal, program: &run.program, only_looks: false };
+    let mut configured = image::configure(runtime, image, wanted)?;
     let text = std::mem::take(&mut configured.text);
     timings.lap("read the image");
     Ok(Loaded { image: Some(configured), ..planned(runtime, options, &dir, text, &[], timings)? })

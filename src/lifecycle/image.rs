@@ -27,22 +27,30 @@ pub struct Configured {
     lock: Option<Flock<File>>,
 }
 
-/// The configuration of a container whose directory will be `dir`.
+/// The container that is wanted.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    pub id: &'a str,
+    /// Its directory, which need not be there yet.
+    pub dir: &'a Path,
+    /// `root.path` of a bundle; `None` where there is none but the layers.
+    pub root: Option<&'a Path>,
+    pub terminal: bool,
+    /// argv[0], beside which other programs of Kelson are.
+    pub program: &'a OsStr,
+    /// Nothing is fetched and nothing made.
+    pub only_looks: bool,
+}
+
+/// The configuration of that container.
 ///
 /// # Errors
 /// There is no such image, or a flag asks for what is not there.
-pub fn configure(
-    runtime: &Runtime,
-    options: &Options,
-    id: &str,
-    dir: &Path,
-    root: Option<&Path>,
-    terminal: bool,
-    program: &OsStr,
-) -> Result<Configured> {
+pub fn configure(runtime: &Runtime, options: &Options, wanted: Wanted<'_>) -> Result<Configured> {
+    let Wanted { id, dir, root, terminal, program, only_looks } = wanted;
     let doing = || format!("image {:?}", options.image);
     let store = Store::locate(options.store.as_deref(), runtime.rootless)?;
-    let (image, lock) = find(options, &store, program).doing(doing)?;
+    let (image, lock) = find(options, &store, program, only_looks).doing(doing)?;
     let layers = layers(&image, &store)?;
     let top = layers.first().cloned().ok_or_else(|| Error::other("the image has no layers: there is nothing in it"));
     let top = top.doing(doing)?;
@@ -57,7 +65,7 @@ pub fn configure(
         id,
         dir,
         root: root.map_or_else(|| top.clone(), Path::to_path_buf),
-        upper: kept_layer(options, &store, id, &top)?,
+        upper: kept_layer(options, &store, id, &top, only_looks)?,
         layers,
         ids: id_maps(options, runtime, &store)?,
         terminal,
@@ -80,12 +88,16 @@ pub fn configure(
 }
 
 /// The image, and the lock that keeps it; what the store lacks is brought into it.
-fn find(options: &Options, store: &Store, program: &OsStr) -> Result<(Image, Option<Flock<File>>)> {
+fn find(options: &Options, store: &Store, program: &OsStr, only_looks: bool) -> Result<(Image, Option<Flock<File>>)> {
     let origin = Origin::parse(&options.image)?;
     let lock = hold(store)?;
-    let is_fixed = options.pull != Pull::Always || !matches!(origin, Origin::Name(_));
+    let is_fixed = only_looks || options.pull != Pull::Always || !matches!(origin, Origin::Name(_));
     if is_fixed && let Some(image) = store.find(&origin, options.platform.as_deref())? {
         return Ok((image, lock));
+    }
+    if only_looks {
+        return Err(Error::other("the store does not have it, and nothing is fetched or imported to explain it")
+            .hint("kelson image pull or import brings it there"));
     }
     if options.pull == Pull::Never && matches!(origin, Origin::Name(_) | Origin::Id(_)) {
         return Err(Error::other("the store has no such image")
@@ -129,7 +141,13 @@ fn layers(image: &Image, store: &Store) -> Result<Vec<PathBuf>> {
 }
 
 /// Upper and work directory of a layer that outlives the container.
-fn kept_layer(options: &Options, store: &Store, id: &str, top: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
+fn kept_layer(
+    options: &Options,
+    store: &Store,
+    id: &str,
+    top: &Path,
+    only_looks: bool,
+) -> Result<Option<(PathBuf, PathBuf)>> {
     let dir = match (&options.upper, options.keep_layer) {
         (Some(_), true) => {
             return Err(Error::usage("--upper and --keep-layer: one of them says where the layer is kept"));
@@ -139,6 +157,9 @@ fn kept_layer(options: &Options, store: &Store, id: &str, top: &Path) -> Result<
         (None, false) => return Ok(None),
     };
     let (upper, work) = (dir.join("upper"), dir.join("work"));
+    if only_looks {
+        return Ok(Some((upper, work)));
+    }
     for path in [&upper, &work] {
         DirBuilder::new().recursive(true).mode(0o700).create(path).doing(|| format!("make {}", path.display()))?;
     }

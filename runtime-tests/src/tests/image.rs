@@ -36,6 +36,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "failures_leave_nothing", run: failures },
     Test { name: "image_that_is_not_there", run: missing },
     Test { name: "bundle_is_run_by_any_means", run: bundle },
+    Test { name: "explained", run: explained },
     Test { name: "fifty_at_once", run: fifty },
     Test { name: "ordinary_user", run: rootless },
 ];
@@ -483,6 +484,26 @@ fn bundle(ctx: &Context) -> Outcome {
     let id = image.fresh_id();
     let seen = ctx.maker().args(["run", "--bundle"]).arg(&dir).arg(&id).run()?.ok()?.said("read")?;
     check_eq!(seen["text"], json!("made\n"), "/etc/hostname of the bundle");
+    Ok(())
+}
+
+fn explained(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    let explain = || {
+        let own = ctx
+            .runtime()
+            .args(["explain", "--json", "--network", "none", "--memory", "77m", "--store"])
+            .arg(&image.store);
+        own.arg("--image").arg(&image.file).arg(GUEST).run()
+    };
+    explain()?.fails_saying(&["does not have it"])?;
+    check!(!image.store.exists(), "there is a store");
+    image.run(&[], &[])?.ok()?;
+    let text = explain()?.ok()?.out();
+    for word in ["80740352", "linux.resources.memory.limit", "layers", "CAP_CHOWN", "/etc/hosts"] {
+        check!(text.contains(word), "{word} is not told: {text}");
+    }
+    check_eq!((ctx.state_entries(), image.entries("roots")), (vec![], vec![]), "containers");
     Ok(())
 }
 

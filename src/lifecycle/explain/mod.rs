@@ -16,12 +16,13 @@ mod write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::{Runtime, create, steps};
+use super::{Runtime, create, image, steps};
 use crate::cgroup::Driver;
 use crate::cgroup::intent::{self, Intent};
 use crate::cgroup::resources::Version;
 use crate::cli;
 use crate::error::{Context, Error, Result};
+use crate::image::Options;
 use crate::plan::{self, Overrides, Plan};
 use crate::rootfs::CgroupView;
 use crate::sandbox::{init, stage};
@@ -35,6 +36,28 @@ use document::{Explanation, Item, Step};
 /// # Errors
 /// Those of create that the command line and the configuration are to blame for.
 pub fn explain(runtime: &Runtime, options: &cli::Explain) -> Result<String> {
+    let told = match &options.image {
+        Some(image) => of_image(runtime, image, options)?,
+        None => of_bundle(runtime, options)?,
+    };
+    if !options.json {
+        return Ok(told.text());
+    }
+    told.json().map_err(|error| Error::other(error.to_string()))
+}
+
+/// What `run --image` would do, with an image that the store has.
+fn of_image(runtime: &Runtime, image: &Options, options: &cli::Explain) -> Result<Explanation> {
+    let id = options.id.as_deref().unwrap_or("container");
+    state::check_id(id)?;
+    let dir = runtime.root.join(id);
+    let terminal = image::wants_terminal(image, false);
+    let wanted = image::Wanted { id, dir: &dir, root: None, terminal, program: &options.program, only_looks: true };
+    let configured = image::configure(runtime, image, wanted)?;
+    of_text(runtime, &configured.text, &dir, Some(id), &Overrides::default())
+}
+
+fn of_bundle(runtime: &Runtime, options: &cli::Explain) -> Result<Explanation> {
     let bundle =
         create::real_path(&options.bundle).doing(|| format!("open the bundle {}", options.bundle.display()))?;
     let path = match &options.config {
@@ -46,11 +69,7 @@ pub fn explain(runtime: &Runtime, options: &cli::Explain) -> Result<String> {
     }
     let text = plan::read_config(&path)?;
     let overrides = Overrides { overlay: options.overlay, ..Overrides::default() };
-    let told = of_text(runtime, &text, &bundle, options.id.as_deref(), &overrides)?;
-    if !options.json {
-        return Ok(told.text());
-    }
-    told.json().map_err(|error| Error::other(error.to_string()))
+    of_text(runtime, &text, &bundle, options.id.as_deref(), &overrides)
 }
 
 /// Tells of the config.json that is `text`, of the bundle at the absolute path `bundle`, as container `id`; without one the
