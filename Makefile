@@ -103,7 +103,7 @@ test-clippy: deps-build ## clippy, where a warning is an error
 	$(CARGO) clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
 
 .PHONY: test-unit
-test-unit: deps-build deps-dbus deps-registry ## unit tests, the seccomp compiler's differential test, D-Bus and a daemon, a registry
+test-unit: deps-build deps-dbus deps-registry deps-image ## unit tests, the seccomp compiler's differential test, D-Bus and a daemon, a registry
 	$(CARGO) test --workspace $(CARGO_FLAGS)
 
 .PHONY: test-bundles
@@ -171,6 +171,11 @@ deps-dbus:
 .PHONY: deps-registry
 deps-registry:
 	@scripts/need docker-registry=docker-registry skopeo=skopeo openssl=openssl
+
+# What loads exported images, and what makes the user namespace of an ordinary user's store.
+.PHONY: deps-image
+deps-image:
+	@scripts/need podman=podman newuidmap=uidmap setpriv=util-linux unshare=util-linux
 
 # What some of the tests drive.
 .PHONY: deps-runtime

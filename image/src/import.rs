@@ -60,7 +60,8 @@ pub fn all(writer: &Writer, import: &Import<'_>) -> Result<Vec<Image>> {
 }
 
 fn find(writer: &Writer, import: &Import<'_>) -> Result<Vec<Found>> {
-    source::find(&Wanted { origin: import.origin, platform: import.platform }, || writer.scratch())
+    let Import { origin, platform, limits, .. } = *import;
+    source::find(&Wanted { origin, platform, limits }, || writer.scratch())
 }
 
 fn add(transaction: &Transaction<'_>, found: Found, import: &Import<'_>) -> Result<Image> {

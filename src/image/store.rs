@@ -108,13 +108,14 @@ pub struct Ownership {
 }
 
 impl Fingerprint {
-    /// Of `path`; for a directory that of the file in it which names all others.
+    /// Of `path`; for a directory that of the file in it which names all others: of several the one that changed last.
     pub fn of(path: &Path) -> std::io::Result<Self> {
         let mut info = fs::metadata(path)?;
         if info.is_dir() {
             info = ["index.json", "manifest.json", "repositories"]
                 .iter()
-                .find_map(|name| fs::metadata(path.join(name)).ok())
+                .filter_map(|name| fs::metadata(path.join(name)).ok())
+                .max_by_key(|info| (info.ctime(), info.ctime_nsec()))
                 .ok_or(ErrorKind::NotFound)?;
         }
         let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);

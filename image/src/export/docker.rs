@@ -37,8 +37,8 @@ pub fn write(store: &Store, images: &[Exported], sink: &mut Sink) -> Result<()> 
             })?;
             layers.push(name);
         }
-        // A name by digest is none that docker load can give.
-        let tags = names.iter().filter(|name| name.digest.is_none()).map(Reference::familiar).collect();
+        // Whole names, as podman calls a short one localhost/…; one by digest is none that docker load can give.
+        let tags = names.iter().filter(|name| name.digest.is_none()).map(Reference::to_string).collect();
         entries.push(Entry { config, repo_tags: tags, layers });
     }
     let text = serde_json::to_vec(&entries).map_err(|error| Error::other(error.to_string()))?;

@@ -35,9 +35,9 @@ pub fn is_compressed(file: &File) -> Result<bool> {
 }
 
 /// `scratch`, with what `file` holds uncompressed.
-pub fn unpacked(file: File, mut scratch: File) -> Result<File> {
-    // Of several images together.
-    let limits = Limits { bytes: 1 << 40, ..Limits::default() };
+pub fn unpacked(file: File, mut scratch: File, limits: &Limits) -> Result<File> {
+    // Those are of one layer, and there may be many.
+    let limits = Limits { bytes: limits.bytes.saturating_mul(16), ..limits.clone() };
     unpack::uncompress(file, &mut scratch, &limits).doing(|| "uncompress the archive")?;
     scratch.flush()?;
     Ok(scratch)

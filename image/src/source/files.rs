@@ -16,6 +16,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::Mode;
 
 use super::index::{self, Index, Member};
+use crate::unpack::Limits;
 
 /// How many links may lead from one entry to another.
 const MAX_LINKS: usize = 8;
@@ -45,11 +46,11 @@ impl Files {
     ///
     /// # Errors
     /// There is nothing at `path`, or neither a directory nor an archive; the archive is damaged, or has too many entries.
-    pub fn open(path: &Path, scratch: impl FnOnce() -> Result<File>) -> Result<Self> {
-        Self::open_at(path, scratch).doing(|| format!("open {}", path.display()))
+    pub fn open(path: &Path, limits: &Limits, scratch: impl FnOnce() -> Result<File>) -> Result<Self> {
+        Self::open_at(path, limits, scratch).doing(|| format!("open {}", path.display()))
     }
 
-    fn open_at(path: &Path, scratch: impl FnOnce() -> Result<File>) -> Result<Self> {
+    fn open_at(path: &Path, limits: &Limits, scratch: impl FnOnce() -> Result<File>) -> Result<Self> {
         let path = path.to_owned();
         let file = File::from(openat(AT_FDCWD, &path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?);
         let info = file.metadata()?;
@@ -61,7 +62,7 @@ impl Files {
         }
         let file = match info.is_file() && !super::compression::is_compressed(&file)? {
             true => file,
-            false => super::compression::unpacked(file, scratch()?)?,
+            false => super::compression::unpacked(file, scratch()?, limits)?,
         };
         let index = index::read(&file)?;
         Ok(Self { path, place: Place::Archive { file: Arc::new(file), index } })

@@ -63,7 +63,7 @@ pub fn find(files: &Files, wanted: &Wanted<'_>) -> Result<Vec<Found>> {
         images.retain(|_, names| super::is_called(tag, names));
     }
     let mut hashed = HashMap::new();
-    let found = images.into_iter().map(|(id, names)| read(files, &id, names, &mut hashed));
+    let found = images.into_iter().map(|(id, names)| read(files, &id, names, wanted.limits, &mut hashed));
     called(wanted.origin.tag.as_deref(), found.collect::<Result<_>>()?)
 }
 
@@ -110,6 +110,7 @@ fn read(
     files: &Files,
     top: &str,
     names: Vec<Reference>,
+    limits: &Limits,
     hashed: &mut HashMap<String, (Part, Digest)>,
 ) -> Result<Found> {
     let mut chain = chain(files, top)?;
@@ -120,7 +121,7 @@ fn read(
             Some(known) => known.clone(),
             None => {
                 let part = files.part(&format!("{id}/layer.tar"))?;
-                let diff_id = diff_id(&part).doing(|| format!("read {id}/layer.tar"))?;
+                let diff_id = diff_id(&part, limits).doing(|| format!("read {id}/layer.tar"))?;
                 hashed.entry(id.clone()).or_insert((part, diff_id)).clone()
             }
         };
@@ -140,7 +141,7 @@ fn read(
 }
 
 /// The digest of the layer uncompressed; as docker load does it, compressed ones are taken.
-fn diff_id(part: &Part) -> Result<Digest> {
+fn diff_id(part: &Part, limits: &Limits) -> Result<Digest> {
     struct Hash(Sha256);
     impl io::Write for Hash {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -152,7 +153,7 @@ fn diff_id(part: &Part) -> Result<Digest> {
         }
     }
     let mut hash = Hash(Sha256::new());
-    unpack::uncompress(part.reader(), &mut hash, &Limits::default())?;
+    unpack::uncompress(part.reader(), &mut hash, limits)?;
     Ok(Digest::from_bytes(hash.0.finalize().into()))
 }
 

@@ -27,6 +27,7 @@ pub use files::{Files, Part, PartReader};
 use crate::config::Config;
 use crate::manifest::Document;
 use crate::platform::Platform;
+use crate::unpack::Limits;
 
 /// An image that a source holds, as its documents describe it.
 pub struct Found {
@@ -82,6 +83,7 @@ pub struct Wanted<'a> {
     pub origin: &'a FileOrigin,
     /// `None`: what fits this host best.
     pub platform: Option<&'a Platform>,
+    pub limits: &'a Limits,
 }
 
 /// The images that `wanted` names: those with its tag or digest, or all.
@@ -92,7 +94,7 @@ pub struct Wanted<'a> {
 /// What is there is no image, is damaged, or none is what is wanted.
 pub fn find(wanted: &Wanted<'_>, scratch: impl FnOnce() -> Result<File>) -> Result<Vec<Found>> {
     let path = &wanted.origin.path;
-    let files = Files::open(path, scratch)?;
+    let files = Files::open(path, wanted.limits, scratch)?;
     let found = search(&files, wanted).doing(|| format!("image in {}", path.display()))?;
     if let (Some(platform), [only]) = (wanted.platform, &found[..])
         && !platform.accepts(&only.config.platform)
