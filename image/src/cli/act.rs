@@ -8,7 +8,7 @@ use std::path::Path;
 use kelson::error::{Context, Error, Kind, Result};
 use kelson::image::store::Image;
 use kelson::image::{Origin, Reference, Store};
-use nix::unistd::geteuid;
+use kelson::lifecycle::Runtime;
 use serde_json::json;
 
 use super::size::human;
@@ -51,7 +51,8 @@ fn print(text: &str) -> Result<()> {
 }
 
 fn locate(options: &Options) -> Result<Store> {
-    Store::locate(options.store.as_deref(), !geteuid().is_root())
+    // As kelson decides it: who is root of a user's namespace has the user's images.
+    Store::locate(options.store.as_deref(), Runtime::new(&options.log)?.rootless)
 }
 
 /// The store for who changes it. There must be no second thread yet.

@@ -167,7 +167,12 @@ pub fn remember(writer: &Writer) -> Result<()> {
         make_directory(&writer.store.root)?;
         let work = writer.work("I")?;
         let draft = work.new_file();
-        fs::write(&draft, as_json(&writer.ownership)?).doing(|| format!("write {}", draft.display()))?;
+        let text = as_json(&writer.ownership)?;
+        let written = fs::File::create_new(&draft).and_then(|mut file| {
+            std::io::Write::write_all(&mut file, &text)?;
+            file.sync_all()
+        });
+        written.doing(|| format!("write {}", draft.display()))?;
         // Unlike a rename this replaces nothing.
         match fs::hard_link(&draft, &path) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}

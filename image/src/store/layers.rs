@@ -27,9 +27,6 @@ pub struct LayerRecord {
     /// Bytes of the files.
     pub bytes: u64,
     pub entries: u64,
-    /// It may not be on the disk yet: the layer counts as long as the host is not booted again (boot_id of random(4)).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub boot: Option<String>,
 }
 
 /// What a layer must be, and where it comes from.
@@ -51,12 +48,28 @@ pub fn record(store: &Store, diff_id: Digest) -> Result<Option<LayerRecord>> {
     read_record(&record_path(store, diff_id))
 }
 
-/// What is known of a layer that can be used: what a crash of the host may have left half written is not.
-fn usable(store: &Store, diff_id: Digest) -> Result<Option<LayerRecord>> {
-    let known = record(store, diff_id).hint(|| "kelson image prune removes what is broken")?;
-    let Some(known) = known else { return Ok(None) };
-    let is_of_this_boot = known.boot.is_none() || known.boot.as_deref() == Some(boot_id()?);
-    Ok(is_of_this_boot.then_some(known))
+/// The file beside `layer.json` of a layer that may not be on the disk yet: it counts until the host boots again.
+const UNSETTLED: &str = "unsettled";
+
+fn unsettled_path(store: &Store, diff_id: Digest) -> PathBuf {
+    store.layer(diff_id).with_file_name(UNSETTLED)
+}
+
+/// What is known of a layer that can be used, and whether it is on the disk: what a crash of the host may have left half written
+/// is not.
+fn usable(store: &Store, diff_id: Digest) -> Result<Option<(LayerRecord, bool)>> {
+    let path = unsettled_path(store, diff_id);
+    let boot = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        boot => Some(boot.doing(|| format!("read {}", path.display()))?),
+    };
+    match &boot {
+        Some(boot) if boot != boot_id()? => Ok(None),
+        _ => {
+            let known = record(store, diff_id).hint(|| "kelson image prune removes what is broken")?;
+            Ok(known.map(|known| (known, boot.is_none())))
+        }
+    }
 }
 
 /// Another one after each boot of the host.
@@ -97,9 +110,9 @@ impl Transaction<'_> {
             archive_size: unpacked.archive_size,
             bytes: unpacked.bytes,
             entries: unpacked.entries,
-            boot: Some(boot_id()?.to_owned()),
         };
         self.writer.place(&work, &work.path().join("layer.json"), &as_json(&record)?)?;
+        self.writer.place(&work, &work.path().join(UNSETTLED), boot_id()?.as_bytes())?;
         self.uses(&record.layer.blob.hex(), &store.blob(record.layer.blob))?;
         rename(&blob_path, &store.blob(record.layer.blob))?;
         let place = store.root.join("layers").join(diff_id.hex());
@@ -109,24 +122,29 @@ impl Transaction<'_> {
         }
         rename(work.path(), &place)?;
         work.keep();
-        Ok(self.counts(record))
+        Ok(self.counts((record, false)))
     }
 
-    fn counts(&self, record: LayerRecord) -> Layer {
-        if record.boot.is_some() {
+    fn counts(&self, (record, is_settled): (LayerRecord, bool)) -> Layer {
+        if !is_settled {
             self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).push(record.layer.diff_id);
         }
         record.layer
     }
 
-    /// Waits until all that was added is on the disk, once for all of it: a crash of the host leaves an image whole or not at all.
+    /// Waits until all layers are on the disk, once for all of them: a crash of the host leaves an image whole or not at all.
     pub fn settle(&self) -> Result<()> {
         let layers = std::mem::take(&mut *self.unsettled.lock().unwrap_or_else(PoisonError::into_inner));
+        if layers.is_empty() {
+            return Ok(());
+        }
         nix::unistd::syncfs(self.work.directory()).doing(|| "write the layers to the disk")?;
         for diff_id in layers {
-            if let Some(known) = record(&self.writer.store, diff_id)? {
-                let settled = LayerRecord { boot: None, ..known };
-                self.writer.place(&self.work, &record_path(&self.writer.store, diff_id), &as_json(&settled)?)?;
+            let path = unsettled_path(&self.writer.store, diff_id);
+            match fs::remove_file(&path) {
+                // Another writer used the layer too, and was first.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                removed => removed.doing(|| format!("remove {}", path.display()))?,
             }
         }
         Ok(())

@@ -176,7 +176,7 @@ impl Transaction<'_> {
         // One that is there may be of a crash.
         match fs::read(&path).is_ok_and(|known| known == bytes) {
             true => Ok(()),
-            false => self.writer.place(&self.work, &path, bytes),
+            false => self.writer.write(&self.work, &path, bytes, File::sync_all),
         }
     }
 }
