@@ -103,7 +103,7 @@ test-clippy: deps-build ## clippy, where a warning is an error
 	$(CARGO) clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
 
 .PHONY: test-unit
-test-unit: deps-build deps-dbus deps-registry deps-image ## unit tests, the seccomp compiler's differential test, D-Bus and a daemon, a registry
+test-unit: deps-build deps-dbus deps-registry deps-image deps-trees ## unit tests, the seccomp compiler's differential test, and what needs others: a bus, a registry, umoci
 	$(CARGO) test --workspace $(CARGO_FLAGS)
 
 .PHONY: test-bundles
@@ -161,6 +161,11 @@ runtime-tests: build deps-runtime
 .PHONY: deps-build
 deps-build:
 	@scripts/need cc=gcc libc6-dev libseccomp-dev musl-gcc=musl-tools
+
+# What unpacked trees are compared with.
+.PHONY: deps-trees
+deps-trees:
+	@scripts/need umoci zstd=zstd setfattr=attr setcap=libcap2-bin
 
 # The bus that the D-Bus client is tested against.
 .PHONY: deps-dbus
