@@ -136,7 +136,7 @@ const GLOBAL: [Opt; 8] = [
 const PLATFORM: Opt =
     opt("platform", None, Some("OS/ARCH"), "for this platform, such as linux/arm64 (default: this host's)");
 const LIMITS: Opt =
-    opt("unpack-limits", None, Some("LIMITS"), "how much a layer may be: bytes=N,entries=N,ratio=N,window=N");
+    opt("unpack-limits", None, Some("LIMITS"), "how much a layer may be: bytes=N,entries=N,ratio=N,free=N,window=N");
 const PLAIN_HTTP: Opt = opt("plain-http", None, Some("HOST"), "speak to this registry without TLS; may be repeated");
 const QUIET: Opt = opt("quiet", Some('q'), None, "print the ids only");
 const NO_PROGRESS: Opt = opt("quiet", Some('q'), None, "show no progress");
