@@ -1,11 +1,10 @@
 //! What CNI and netavark have in common: a namespace that is kept until they are done, and a name for the container.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use kelson::error::Result;
 use sha2::{Digest, Sha256};
 
-use super::{State, Words, netns};
+use super::{State, Words};
 
 /// The container's interface.
 pub const INTERFACE: &str = "eth0";
@@ -22,14 +21,4 @@ pub fn container_id(words: &Words, state: &State) -> String {
     let plain = |c: char| if c == '+' { '_' } else { c };
     // Names of comments and chains are made of it; an id may begin with a dot.
     format!("k{hash}-{}", state.id.chars().map(plain).collect::<String>())
-}
-
-/// Does `work` with the namespace of the container kept at `path`, and lets it go if that fails.
-pub fn with_namespace<T>(pid: i32, path: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let done = netns::hold(pid, path).and_then(|()| work());
-    if done.is_err() {
-        // The error that led here says more.
-        let _ = netns::release(path);
-    }
-    done
 }

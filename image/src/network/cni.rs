@@ -23,7 +23,7 @@ pub struct Kept {
     plugins: String,
     list: List,
     runtime: Map<String, Value>,
-    /// Of the last plugin; `None` if ADD did not come to its end.
+    /// Of the last plugin that was done; `None` if none was.
     result: Option<Value>,
 }
 
@@ -47,26 +47,9 @@ pub fn up(record: &mut Record, name: Option<&str>, words: &Words, state: &State)
     // All are there before one does something.
     (0..kept.list.plugins.len()).try_for_each(|index| kept.plugin(index).map(drop))?;
     record.save(&record::Kept::Cni(kept.clone()))?;
-    let result = bridge::with_namespace(state.pid, &kept.namespace.clone(), || {
-        let added = kept.add();
-        if added.is_err() {
-            // What an earlier plugin did; the error that led here says more.
-            let _ = kept.delete();
-        }
-        added
-    });
-    match result {
-        Ok(result) => {
-            kept.result = Some(result.clone());
-            record.save(&record::Kept::Cni(kept))?;
-            Ok(made(&result))
-        }
-        Err(error) => {
-            // There is nothing left to take down.
-            let _ = std::fs::remove_file(&record.path);
-            Err(error)
-        }
-    }
+    netns::hold(state.pid, &kept.namespace)?;
+    kept.add(record)?;
+    Ok(kept.result.as_ref().map(made).unwrap_or_default())
 }
 
 pub fn down(kept: &Kept) -> Result<()> {
@@ -97,16 +80,17 @@ fn runtime(words: &Words) -> Map<String, Value> {
 }
 
 impl Kept {
-    fn add(&self) -> Result<Value> {
-        let mut previous = None;
+    /// After each plugin the record knows what it gave: without that some do not find what they made.
+    fn add(&mut self, record: &mut Record) -> Result<()> {
         for index in 0..self.list.plugins.len() {
-            let result = self.call("ADD", index, previous.as_ref())?;
+            let result = self.call("ADD", index, self.result.as_ref())?;
             let result = serde_json::from_str(&result).map_err(|error| {
                 Error::other(format!("plugin {}: its result is not JSON: {error}", self.kind(index)))
             })?;
-            previous = Some(result);
+            self.result = Some(result);
+            record.save(&record::Kept::Cni(self.clone()))?;
         }
-        Ok(previous.unwrap_or_default())
+        Ok(())
     }
 
     /// All of them are asked, whatever one says; the first error is given.

@@ -28,41 +28,31 @@ struct Pool {
 /// One address of each of the network's subnets for `container`.
 ///
 /// # Errors
-/// A subnet is none, or all its addresses are taken.
+/// A subnet is none, or all its addresses are taken; the container may have some of them then.
 pub fn take(network: &Value, name: &str, container: &str) -> Result<Vec<IpAddr>> {
     let pools = network["subnets"].as_array().into_iter().flatten().map(pool).collect::<Result<Vec<_>>>()?;
     let (dir, _lock) = lock(name)?;
-    let mut all = vec![];
-    for pool in pools {
-        match pool.take(&dir, container) {
-            Ok(address) => all.push(address),
-            Err(error) => {
-                give_in(&dir, &all, container);
-                return Err(error);
-            }
-        }
-    }
-    Ok(all)
+    pools.iter().map(|pool| pool.take(&dir, container)).collect()
 }
 
-/// Gives the addresses back.
-pub fn give(name: &str, addresses: &[IpAddr], container: &str) -> Result<()> {
+/// Gives all addresses of `container` back.
+pub fn give(name: &str, container: &str) -> Result<()> {
     let (dir, _lock) = lock(name)?;
-    give_in(&dir, addresses, container);
-    Ok(())
+    let given = give_in(&dir, container).doing(|| format!("give back the leases in {}", dir.display()));
+    // Those with other leases stay.
+    let _ = fs::remove_dir(&dir);
+    let _ = fs::remove_dir(LEASES);
+    given
 }
 
-fn give_in(dir: &Path, addresses: &[IpAddr], container: &str) {
-    for address in addresses {
-        let path = dir.join(address.to_string());
-        if fs::read_to_string(&path).is_ok_and(|owner| owner == container) {
-            // It is gone already if this fails.
-            let _ = fs::remove_file(&path);
+fn give_in(dir: &Path, container: &str) -> std::io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if fs::read_to_string(&path)? == container {
+            fs::remove_file(&path)?;
         }
     }
-    // Those with other leases stay.
-    let _ = fs::remove_dir(dir);
-    let _ = fs::remove_dir(LEASES);
+    Ok(())
 }
 
 /// The directory of a network's leases, which nobody else works on meanwhile.
@@ -182,8 +172,7 @@ mod tests {
         let taken: Vec<String> = (0..5).map(|i| pool.take(&dir, &format!("c{i}")).unwrap().to_string()).collect();
         assert_eq!(taken, ["10.0.0.6", "10.0.0.5", "10.0.0.4", "10.0.0.3", "10.0.0.2"]);
         assert!(pool.take(&dir, "c5").unwrap_err().to_string().contains("are taken"));
-        // Another's is not given back.
-        give_in(&dir, &["10.0.0.4".parse().unwrap(), "10.0.0.3".parse().unwrap()], "c3");
+        give_in(&dir, "c3").unwrap();
         assert_eq!(pool.take(&dir, "c6").unwrap().to_string(), "10.0.0.3");
         fs::remove_dir_all(&dir).unwrap();
     }

@@ -123,17 +123,20 @@ fn up(words: &Words, state: &State) -> Result<()> {
         Network::None | Network::Host | Network::Path(_) => Err(Error::usage("hook: there is nothing to make")),
     };
     let told = made.doing(doing).and_then(|made| etc::write(&words.files, &made, words.own_dns));
-    if matches!(words.network, Network::Pasta(_)) {
-        // The watcher has the lock from here on, and ends with the container.
-        record.leave_locked();
-        return told;
+    match (&words.network, told) {
+        (Network::Pasta(_), told) => {
+            // The watcher has the lock from here on, and ends with the container.
+            record.leave_locked();
+            told
+        }
+        (_, Ok(())) => Ok(()),
+        (_, Err(error)) => {
+            // As far as it was made; the error says more than one of this.
+            let _ = take_down(&record);
+            let _ = record.remove();
+            Err(error)
+        }
     }
-    if told.is_err() {
-        // The error that led here says more; what failed to be made is gone already.
-        let _ = take_down(&record);
-        let _ = record.remove();
-    }
-    told
 }
 
 fn down(words: &Words, state: &State) -> Result<()> {

@@ -32,34 +32,20 @@ pub fn up(record: &mut Record, name: Option<&str>, words: &Words, state: &State)
     let name = network["name"].as_str().filter(|name| is_plain(name)).map(str::to_owned);
     let name = name.ok_or_else(|| Error::other("the network's \"name\" is missing"))?;
     let program = program()?;
-    let container = bridge::container_id(words, state);
     let mut kept = Kept {
         namespace: bridge::namespace(words, state),
-        addresses: lease::take(&network, &name, &container)?,
+        container: bridge::container_id(words, state),
+        addresses: vec![],
         options: Value::Null,
         network: name,
-        container,
     };
+    record.save(&record::Kept::Netavark(kept.clone()))?;
+    kept.addresses = lease::take(&network, &kept.network, &kept.container)?;
     kept.options = options(&kept, &network, words, state);
-    let made = record.save(&record::Kept::Netavark(kept.clone())).and_then(|()| {
-        bridge::with_namespace(state.pid, &kept.namespace, || {
-            let output = kept.call(&program, "setup");
-            if output.is_err() {
-                // What it did before it failed; the error that led here says more.
-                let _ = kept.call(&program, "teardown");
-            }
-            output
-        })
-    });
-    match made {
-        Ok(output) => Ok(self::made(&output, &kept)),
-        Err(error) => {
-            // There is nothing left to take down.
-            let _ = lease::give(&kept.network, &kept.addresses, &kept.container);
-            let _ = std::fs::remove_file(&record.path);
-            Err(error)
-        }
-    }
+    record.save(&record::Kept::Netavark(kept.clone()))?;
+    netns::hold(state.pid, &kept.namespace)?;
+    let output = kept.call(&program, "setup")?;
+    Ok(self::made(&output, &kept))
 }
 
 pub fn down(kept: &Kept) -> Result<()> {
@@ -69,7 +55,7 @@ pub fn down(kept: &Kept) -> Result<()> {
         false => Ok(()),
     };
     let released = netns::release(&kept.namespace);
-    torn.and(released).and(lease::give(&kept.network, &kept.addresses, &kept.container))
+    torn.and(released).and(lease::give(&kept.network, &kept.container))
 }
 
 fn program() -> Result<PathBuf> {
