@@ -185,7 +185,8 @@ deps-image:
 # What some of the tests drive.
 .PHONY: deps-runtime
 deps-runtime:
-	@scripts/need ip=iproute2 newuidmap=uidmap ps=procps setpriv=util-linux nsenter=util-linux
+	@scripts/need ip=iproute2 newuidmap=uidmap ps=procps setpriv=util-linux nsenter=util-linux \
+		busybox=busybox-static pasta=passt containernetworking-plugins netavark iptables
 
 .PHONY: deps-python
 deps-python:

@@ -17,6 +17,7 @@ pub mod image;
 pub mod lifecycle;
 pub mod mounts;
 pub mod namespaces;
+pub mod network;
 pub mod overlay;
 pub mod process;
 pub mod refusals;
@@ -67,6 +68,7 @@ pub const GROUPS: &[Group] = &[
     Group { name: "timings", tests: timings::TESTS },
     Group { name: "systemd", tests: systemd::TESTS },
     Group { name: "service_manager", tests: service_manager::TESTS },
+    Group { name: "network", tests: network::TESTS },
 ];
 
 /// Full names and tests, in order.
