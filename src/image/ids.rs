@@ -1,16 +1,15 @@
 //! Users of the container of an ordinary user: the caller is root, and the subordinate ids are the others (subuid(5)).
 
-use nix::unistd::{Gid, Uid, User, getegid, geteuid};
+use nix::unistd::{Gid, Uid, getegid, geteuid};
 
 use super::config::IdMaps;
 
 /// What the caller's containers may map; the caller alone where the host gives no subordinate ids, or lacks newuidmap(1).
 pub fn of_caller() -> IdMaps {
     let (uid, gid) = (geteuid(), getegid());
-    let name = User::from_uid(uid).ok().flatten().map(|user| user.name);
     let has_helpers = ["newuidmap", "newgidmap"].iter().all(|program| is_in_path(program));
     let (uids, gids) = match has_helpers {
-        true => (ranges("/etc/subuid", name.as_deref(), uid), ranges("/etc/subgid", name.as_deref(), uid)),
+        true => (subordinate("/etc/subuid"), subordinate("/etc/subgid")),
         false => (vec![], vec![]),
     };
     // One without the other is of no use: files belong to both.
@@ -39,10 +38,21 @@ fn map(caller: u32, ranges: &[(u32, u32)]) -> Vec<(u32, u32, u32)> {
     all
 }
 
-/// The ranges of the caller in `path`, by name or number.
-fn ranges(path: &str, name: Option<&str>, uid: Uid) -> Vec<(u32, u32)> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    ranges_in(&text, name, uid.as_raw())
+/// What passwd(5) calls the user.
+fn name_in(passwd: &str, uid: u32) -> Option<&str> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then_some(name)
+    })
+}
+
+/// First id and number of the ranges that `file` (subuid(5), subgid(5)) gives the caller, by name or number.
+pub fn subordinate(file: &str) -> Vec<(u32, u32)> {
+    let uid = geteuid().as_raw();
+    // Not getpwuid(3): a static glibc loads libraries for it.
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    ranges_in(&std::fs::read_to_string(file).unwrap_or_default(), name_in(&passwd, uid), uid)
 }
 
 fn ranges_in(text: &str, name: Option<&str>, uid: u32) -> Vec<(u32, u32)> {
@@ -71,6 +81,15 @@ mod tests {
         let text = "root:1:2\nann:100000:65536\n# x\n1000:200000:10\nbad:x:y\nann:\n";
         assert_eq!(ranges_in(text, Some("ann"), 1000), [(100_000, 65_536), (200_000, 10)]);
         assert_eq!(ranges_in(text, None, 5), []);
+    }
+
+    #[test]
+    fn names_are_found_by_number() {
+        let passwd = "root:x:0:0::/:/bin/sh\nbad\nann:x:1000:100:Ann:/:\n";
+        assert_eq!(
+            (name_in(passwd, 1000), name_in(passwd, 100), name_in(passwd, 0)),
+            (Some("ann"), None, Some("root"))
+        );
     }
 
     #[test]

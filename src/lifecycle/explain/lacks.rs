@@ -8,6 +8,7 @@ use super::document::Lack;
 use super::{Told, command};
 use crate::cgroup::intent::Devices;
 use crate::error::{Error, Result};
+use crate::image::ids;
 use crate::plan::{IdMapping, Mount, MountKind, Plan, Process, is_real_time};
 use crate::rootfs::intent;
 use crate::sandbox::parent::NEEDS_USER_NAMESPACE;
@@ -147,15 +148,17 @@ fn id_map(file: &str, map: &[IdMapping], property: &str, lacks: &mut Vec<Lack>) 
         lacks.push(fails(property, format!("{helper} not found")).hint(install));
         return;
     }
-    let uid = nix::unistd::geteuid();
-    let name = nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name);
-    let text = std::fs::read_to_string(ranges).unwrap_or_default();
-    let given = subordinate(&text, &[name.unwrap_or_default(), uid.to_string()]);
-    let own = if file == "uid_map" { uid.as_raw() } else { nix::unistd::getegid().as_raw() };
+    let given = ids::subordinate(ranges);
+    let own = match file {
+        "uid_map" => nix::unistd::geteuid().as_raw(),
+        _ => nix::unistd::getegid().as_raw(),
+    };
     let is_given = |line: &&IdMapping| {
         let (first, end) = (u64::from(line.host), u64::from(line.host) + u64::from(line.size));
         (line.host == own && line.size == 1)
-            || given.iter().any(|(start, count)| *start <= first && end <= start + count)
+            || given
+                .iter()
+                .any(|(start, count)| u64::from(*start) <= first && end <= u64::from(*start) + u64::from(*count))
     };
     for line in map.iter().filter(|line| !is_given(line)) {
         let cause = format!("{ranges} does not give this user the {} ids from {} on", line.size, line.host);
@@ -168,17 +171,6 @@ fn in_path(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path)
         .map(|dir| dir.join(program))
         .find(|path| access(path.as_path(), AccessFlags::X_OK).is_ok())
-}
-
-/// First id and number of the ranges that subuid(5) or subgid(5) gives to one of `names`.
-fn subordinate(text: &str, names: &[String]) -> Vec<(u64, u64)> {
-    let line = |line: &str| {
-        let mut fields = line.split(':');
-        let owner = fields.next()?;
-        let range = (fields.next()?.trim().parse().ok()?, fields.next()?.trim().parse().ok()?);
-        names.iter().any(|name| name == owner).then_some(range)
-    };
-    text.lines().filter_map(line).collect()
 }
 
 fn mount(told: &Told<'_>, mount: &Mount, lacks: &mut Vec<Lack>) {
@@ -250,13 +242,6 @@ fn of_process(told: &Told<'_>, process: &Process, lacks: &mut Vec<Lack>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ranges_are_the_users_by_name_or_number() {
-        let text = "root:1:2\nsailor:100000:65536\n# a comment\n1000:300000:10\nsailor:bad:1\n";
-        let names = ["sailor".to_owned(), "1000".to_owned()];
-        assert_eq!(subordinate(text, &names), [(100_000, 65_536), (300_000, 10)]);
-    }
 
     #[test]
     fn own_id_alone_takes_no_helper() {
