@@ -72,6 +72,8 @@ pub enum Command {
         program: OsString,
         words: Vec<OsString>,
     },
+    Diff(Diff),
+    Commit(Commit),
     Start {
         id: String,
     },
@@ -273,6 +275,28 @@ pub struct Spec {
     pub file: Option<PathBuf>,
 }
 
+/// `diff`
+#[derive(Debug)]
+pub struct Diff {
+    /// The id of a container, or the directory of a layer that was kept.
+    pub subject: OsString,
+    pub json: bool,
+    pub store: Option<PathBuf>,
+    pub program: OsString,
+}
+
+/// `commit`
+#[derive(Debug)]
+pub struct Commit {
+    pub subject: OsString,
+    pub commit: crate::image::changes::Commit,
+    /// `None`: if it can be paused.
+    pub pause: Option<bool>,
+    pub unpack_limits: Option<OsString>,
+    pub store: Option<PathBuf>,
+    pub program: OsString,
+}
+
 impl Default for Global {
     fn default() -> Self {
         Self {
@@ -294,6 +318,8 @@ impl Command {
             Command::Run(Run { program, .. })
             | Command::Explain(Explain { program, .. })
             | Command::Bundle(Bundle { program, .. })
+            | Command::Diff(Diff { program, .. })
+            | Command::Commit(Commit { program, .. })
             | Command::Image { program, .. } => {
                 program.push(name);
             }
@@ -412,6 +438,12 @@ const TIMINGS: Opt = value(
 );
 const DETACH: Opt = switch("detach", Some('d'), "return as soon as the process runs");
 const IMAGE: Opt = value("image", None, "IMAGE", "an image in place of a bundle");
+const STORE: Opt = value(
+    "store",
+    None,
+    "DIR",
+    "where images are kept (default: where the container's is, /var/lib/kelson, or ~/.local/share/kelson)",
+);
 const FORMAT: Opt = value("format", Some('f'), "table|json", "how to print (default: table)");
 
 const CREATE_OPTIONS: &[&Opt] = &[
@@ -500,6 +532,38 @@ const COMMANDS: &[Entry] = &[
         options: &[],
         with_image: &[],
         build: |words| Ok(Command::Image { program: OsString::new(), words: std::mem::take(&mut words.rest) }),
+    },
+    Entry {
+        name: "diff",
+        summary: "show what a container changed in the files of its image",
+        about: "A is what it added, C what it changed, D what it deleted. ID may also be that of a container which is gone and was\n\
+                run with --keep-layer; DIR (with a slash in it, such as ./DIR) is what --upper was given.",
+        operands: Operands { usage: "{ID | DIR}", required: 1, most: 1, rest: Rest::Refused },
+        options: &[&switch("json", None, "print JSON"), &STORE],
+        with_image: &[],
+        build: words::diff,
+    },
+    Entry {
+        name: "commit",
+        summary: "make an image of a container: its own image, and what it changed as a new layer",
+        about: "Prints the new image's id. ID and DIR are those of `kelson diff`. The configuration is the image's, whatever\n\
+                flags the container was run with, and as --change says. The container is paused while its files are read.",
+        operands: Operands { usage: "{ID | DIR} IMAGE", required: 2, most: 2, rest: Rest::Refused },
+        options: &[
+            &value("author", Some('a'), "NAME", "who made it"),
+            &value("message", Some('m'), "TEXT", "comment in the image's history"),
+            &value(
+                "change",
+                Some('c'),
+                "INSTRUCTION",
+                "as in a Dockerfile: CMD, ENTRYPOINT, ENV, LABEL, USER, … (repeatable)",
+            ),
+            &switch("pause", Some('p'), "pause the container meanwhile (default: if it can be paused)"),
+            &value("unpack-limits", None, "LIMITS", "how much the layer may be: bytes=N,entries=N"),
+            &STORE,
+        ],
+        with_image: &[],
+        build: words::commit,
     },
     Entry {
         name: "exec",

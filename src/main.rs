@@ -10,8 +10,8 @@ use std::io::Write;
 use kelson::cli::{self, Command, Global};
 use kelson::error::{Context, Result};
 use kelson::lifecycle::{
-    Runtime, bundle, create, delete, events, exec, explain, features, inspect, kill, pause, spec, start, top, update,
-    wait,
+    Runtime, bundle, changes, create, delete, events, exec, explain, features, inspect, kill, pause, spec, start, top,
+    update, wait,
 };
 use kelson::log;
 use kelson::seal;
@@ -80,6 +80,8 @@ fn perform(global: &Global, command: &Command) -> Result<u8> {
         Command::Run(options) => return create::run(&runtime()?, options),
         Command::Bundle(options) => bundle::bundle(&runtime()?, options)?,
         Command::Image { program, words } => return bundle::image(program, words),
+        Command::Diff(options) => return changes::diff(&runtime()?, options),
+        Command::Commit(options) => return changes::commit(&runtime()?, options),
         Command::Start { id } => start::start(&runtime()?, id)?,
         Command::Exec(options) => return exec::exec(&runtime()?, options),
         Command::State { id, verbose } => print(&inspect::state(&runtime()?, id, *verbose)?)?,

@@ -3,9 +3,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod changes;
 pub mod cli;
+pub mod commit;
 pub mod config;
 pub mod export;
+pub mod flatten;
 pub mod import;
 pub mod manifest;
 pub mod network;

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Bundle, Command, Create, Exec, Explain, Listing, Run, Update, duration, image};
+use super::{Bundle, Command, Commit, Create, Diff, Exec, Explain, Listing, Run, Update, duration, image};
 use crate::error::{Context, Error, Result};
 use crate::plan::LimitOptions;
 use crate::units::bytes;
@@ -119,6 +119,35 @@ pub fn create(words: &mut Words) -> Result<Create> {
         overlay: words.is_set("overlay"),
         timings: words.path("timings"),
     })
+}
+
+pub fn diff(words: &mut Words) -> Result<Command> {
+    Ok(Command::Diff(Diff {
+        subject: words.operands.pop_front().unwrap_or_default(),
+        json: words.is_set("json"),
+        store: store(words),
+        program: OsString::new(),
+    }))
+}
+
+pub fn commit(words: &mut Words) -> Result<Command> {
+    Ok(Command::Commit(Commit {
+        subject: words.operands.pop_front().unwrap_or_default(),
+        commit: crate::image::changes::Commit {
+            name: words.operand("name of an image")?.unwrap_or_default(),
+            author: words.given("author")?,
+            message: words.given("message")?,
+            changes: words.texts("change")?,
+        },
+        pause: words.switch("pause"),
+        unpack_limits: words.last("unpack-limits"),
+        store: store(words),
+        program: OsString::new(),
+    }))
+}
+
+fn store(words: &mut Words) -> Option<PathBuf> {
+    words.path("store").or_else(|| std::env::var_os("KELSON_STORE").filter(|dir| !dir.is_empty()).map(PathBuf::from))
 }
 
 pub fn run(words: &mut Words) -> Result<Command> {

@@ -8,6 +8,7 @@ use nix::sys::stat::{SFlag, major, minor, stat};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::Digest;
 use super::layers;
 use super::network::{self, Helper, Network};
 use super::options::{Device, Mount, Options, UserNs};
@@ -56,6 +57,8 @@ pub struct Place<'a> {
     pub layers: Vec<PathBuf>,
     /// Upper and work directory; `None`: what is written vanishes with the container.
     pub upper: Option<(PathBuf, PathBuf)>,
+    /// Digest of the image's configuration.
+    pub image: Digest,
     /// Users of a new user namespace, `None` for the host's.
     pub ids: Option<IdMaps>,
     pub terminal: bool,
@@ -362,6 +365,7 @@ fn annotations(image: &ImageConfig, own: &Process, options: &Options, place: &Pl
                 .map_err(|error| { Error::other(format!("the store's path is not UTF-8: {error}")) })?
         ),
     );
+    all.insert("org.kelson.image".into(), json!(place.image));
     if let Some((upper, work)) = &place.upper {
         all.insert("org.kelson.overlay.upper".into(), json!(upper));
         all.insert("org.kelson.overlay.work".into(), json!(work));

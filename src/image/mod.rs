@@ -7,10 +7,12 @@
 //! word ─▶ origin ─▶ store (or kelson-image ensure) ─▶ Image ─▶ config (with options, layers, ids, seccomp) ─▶ Bundle
 //! ```
 
+pub mod changes;
 pub mod config;
 pub mod digest;
 pub mod helper;
 pub mod ids;
+pub mod kept;
 mod layers;
 pub mod network;
 pub mod options;

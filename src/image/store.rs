@@ -10,7 +10,7 @@
 //!   images/@sha256:HEX      the image with this configuration, whatever its names are
 //!   sources/DEV-INODE       what a file that was imported held (`Source`), so that it is not read again
 //!   roots/DEV-INODE         link to the directory of a container or bundle (with that number) which uses layers
-//!   kept/ID/                writable layers that outlive their container: upper/ and work/
+//!   kept/ID/                writable layers that outlive their container ([`super::kept`])
 //!   tmp/NAME                work in progress below a flock(2) of its own; who finds it free removes it
 //! ```
 //!
@@ -168,6 +168,26 @@ impl Store {
     /// The unpacked layer.
     pub fn layer(&self, diff_id: Digest) -> PathBuf {
         self.root.join("layers").join(diff_id.hex()).join("fs")
+    }
+
+    /// An image's unpacked layers, topmost first. overlayfs takes no directory twice, and of equal layers the topmost decides.
+    pub fn stack(&self, image: &Image) -> Vec<PathBuf> {
+        let mut all: Vec<PathBuf> = vec![];
+        for layer in image.layers.iter().rev() {
+            let path = self.layer(layer.diff_id);
+            if !all.contains(&path) {
+                all.push(path);
+            }
+            if layer.is_opaque {
+                break;
+            }
+        }
+        all
+    }
+
+    /// Where the layer that is kept of container `id` is.
+    pub fn kept(&self, id: &str) -> PathBuf {
+        self.root.join("kept").join(id)
     }
 
     /// How this store's layers were unpacked; `None` where there is no store yet.

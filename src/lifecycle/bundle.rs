@@ -5,19 +5,23 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Map, Value};
 
 use super::{Runtime, image};
 use crate::cli;
 use crate::error::{Context, Error, Result};
-use crate::image::helper;
+use crate::image::{Store, helper};
+use crate::plan::{IMAGE, LOWER};
 
 /// Writes config.json, the files that it mounts, and an empty directory for the root.
 ///
 /// # Errors
 /// The directory exists, or there is no such image.
 pub fn bundle(runtime: &Runtime, options: &cli::Bundle) -> Result<()> {
-    if options.unpack {
-        return Err(Error::usage("--unpack: not supported yet"));
+    if options.unpack && (options.image.keep_layer || options.image.upper.is_some()) {
+        return Err(Error::usage("--unpack: what is written goes into DIR/rootfs, and no layer is kept"));
     }
     let dir = std::path::absolute(&options.dir).doing(|| format!("bundle {}", options.dir.display()))?;
     DirBuilder::new().recursive(false).mode(0o755).create(&dir).doing(|| format!("make {}", dir.display()))?;
@@ -34,22 +38,42 @@ fn write(runtime: &Runtime, options: &cli::Bundle, dir: &Path) -> Result<()> {
     let program = &options.program;
     let wanted = image::Wanted { id: &id, dir, root: Some(root), terminal, program, only_looks: false };
     let mut configured = image::configure(runtime, &options.image, wanted)?;
-    fs::create_dir(dir.join(root)).doing(|| format!("make {}", dir.join(root).display()))?;
-    let link = configured.link(dir)?;
-    configured.settle(dir, &link)?;
-    let text = pretty(&configured.text)?;
+    let mut config = serde_json::from_str(&configured.text).map_err(|error| Error::other(error.to_string()))?;
+    if options.unpack {
+        unpack(&mut config, &configured.store, &dir.join(root), &options.program)?;
+        configured.write_files(dir)?;
+    } else {
+        fs::create_dir(dir.join(root)).doing(|| format!("make {}", dir.join(root).display()))?;
+        let link = configured.link(dir)?;
+        configured.settle(dir, &link, None)?;
+    }
+    let text = serde_json::to_string_pretty(&config).map_err(|error| Error::other(error.to_string()))? + "\n";
     let path = dir.join("config.json");
     fs::write(&path, text).doing(|| format!("write {}", path.display()))
 }
 
-fn pretty(text: &str) -> Result<String> {
-    let value: serde_json::Value = serde_json::from_str(text).map_err(|error| Error::other(error.to_string()))?;
-    serde_json::to_string_pretty(&value).map(|text| text + "\n").map_err(|error| Error::other(error.to_string()))
+/// Makes one directory of the layers that `config` names, which needs them no more then.
+fn unpack(config: &mut Value, store: &Store, root: &Path, program: &OsString) -> Result<()> {
+    let annotations = config["annotations"].as_object_mut().map(std::mem::take).unwrap_or_default();
+    let lower = annotations.get(LOWER).and_then(Value::as_str).unwrap_or("[]").to_owned();
+    let is_others = |(key, _): &(String, Value)| ![LOWER, IMAGE].contains(&key.as_str());
+    // Nothing in it is newer, and crun 1.8 takes no later version.
+    config["ociVersion"] = "1.0.2".into();
+    config["annotations"] = annotations.into_iter().filter(is_others).collect::<Map<_, _>>().into();
+    let helper = helper::find("kelson-image", program)?;
+    let mut command = Command::new(&helper);
+    command.arg("--store").arg(&store.root).args(["flatten", "--", &lower]).arg(root);
+    let status = command.status().doing(|| format!("start {}", helper.display()))?;
+    match status.success() {
+        true => Ok(()),
+        // It has said why.
+        false => Err(Error::other(format!("the layers could not be unpacked into {}", root.display()))),
+    }
 }
 
 /// Becomes `kelson-image` with these words.
 pub fn image(program: &OsString, words: &[OsString]) -> Result<u8> {
     let helper = helper::find("kelson-image", program)?;
-    let error = std::process::Command::new(&helper).args(words).exec();
+    let error = Command::new(&helper).args(words).exec();
     Err(error).doing(|| format!("execute {}", helper.display()))
 }

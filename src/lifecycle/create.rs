@@ -8,6 +8,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::Pid;
 
 use super::image::{self, Configured, Wanted};
+use super::kept;
 use super::{Runtime, delete, foreground, wait};
 use super::{listen, steps};
 use crate::cgroup::{self, Cgroup};
@@ -288,8 +289,12 @@ fn make(
     locked.begin(&state)?;
     timings.lap(steps::JOURNAL);
     if let (Some(mut image), Some(link)) = (image, &state.store_link) {
-        image.settle(locked.dir(), link)?;
+        image.settle(locked.dir(), link, Some(locked.dir()))?;
         timings.lap("link the image");
+    } else if let Some((upper, _)) = plan.root.overlay.as_ref().and_then(|overlay| overlay.upper.as_ref())
+        && let Some(kept) = upper.parent()
+    {
+        kept::claim(kept, None, Some(locked.dir()))?;
     }
     let begun = cgroup::systemd::begin(&record, &plan.resources, &plan.annotations)?;
     timings.lap(steps::UNIT);

@@ -1,19 +1,22 @@
 //! [parent] `run --image` and `bundle`: an image of the store as configuration of a container.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io::{IsTerminal, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
-use super::Runtime;
+use super::{Runtime, kept};
 use crate::error::{Context, Error, Result};
 use crate::image::config::{self, Bundle, IdMaps, ImageConfig, Place};
+use crate::image::kept::Kept;
 use crate::image::network::Helper;
 use crate::image::options::{Network, Pull};
+use crate::image::store::FORMAT;
 use crate::image::{Image, Options, Origin, Store, helper};
 use crate::sys::mount;
 
@@ -23,8 +26,10 @@ pub struct Configured {
     pub text: String,
     /// Contents of the files that the configuration mounts from the container's directory.
     pub files: Vec<(&'static str, String)>,
-    store: Store,
+    pub store: Store,
     lock: Option<Flock<File>>,
+    /// The layer that is kept.
+    kept: Option<(kept::Place, Kept)>,
 }
 
 /// The container that is wanted.
@@ -51,7 +56,7 @@ pub fn configure(runtime: &Runtime, options: &Options, wanted: Wanted<'_>) -> Re
     let doing = || format!("image {:?}", options.image);
     let store = Store::locate(options.store.as_deref(), runtime.rootless)?;
     let (image, lock) = find(options, &store, program, only_looks).doing(doing)?;
-    let layers = layers(&image, &store)?;
+    let layers = store.stack(&image);
     let top = layers.first().cloned().ok_or_else(|| Error::other("the image has no layers: there is nothing in it"));
     let top = top.doing(doing)?;
     let blob = store.blob(image.config);
@@ -61,12 +66,14 @@ pub fn configure(runtime: &Runtime, options: &Options, wanted: Wanted<'_>) -> Re
         .doing(doing)?;
     let is_cgroup_v2 = statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC);
     let network = options.network.clone().unwrap_or_else(Network::of_this_host);
+    let kept = kept_layer(options, &store, id, &top, only_looks)?;
     let place = Place {
         id,
         dir,
         root: root.map_or_else(|| top.clone(), Path::to_path_buf),
-        upper: kept_layer(options, &store, id, &top, only_looks)?,
-        layers,
+        upper: kept.as_ref().map(|kept| (kept.upper(), kept.work())),
+        layers: layers.clone(),
+        image: image.config,
         ids: id_maps(options, runtime, &store)?,
         terminal,
         is_cgroup_v2,
@@ -84,7 +91,11 @@ pub fn configure(runtime: &Runtime, options: &Options, wanted: Wanted<'_>) -> Re
         network,
     };
     let Bundle { config, files } = config::bundle(&own, options, &place)?;
-    Ok(Configured { text: config.to_string(), files, store, lock })
+    let kept = kept.map(|place| {
+        let mount_points = mount_points(&config);
+        (place, Kept { format: FORMAT, image: image.config, lower: layers, mount_points, user: None })
+    });
+    Ok(Configured { text: config.to_string(), files, store, lock, kept })
 }
 
 /// The image, and the lock that keeps it; what the store lacks is brought into it.
@@ -125,56 +136,27 @@ fn hold(store: &Store) -> Result<Option<Flock<File>>> {
     lock.map(Some).map_err(|(_, errno)| errno).doing(|| format!("lock {}", path.display()))
 }
 
-/// The unpacked layers, topmost first. overlayfs takes no directory twice, and of equal layers the topmost decides.
-fn layers(image: &Image, store: &Store) -> Result<Vec<PathBuf>> {
-    let mut all: Vec<PathBuf> = vec![];
-    for layer in image.layers.iter().rev() {
-        let path = store.layer(layer.diff_id);
-        if !all.contains(&path) {
-            all.push(path);
-        }
-        if layer.is_opaque {
-            break;
-        }
-    }
-    Ok(all)
-}
-
-/// Upper and work directory of a layer that outlives the container.
-fn kept_layer(
-    options: &Options,
-    store: &Store,
-    id: &str,
-    top: &Path,
-    only_looks: bool,
-) -> Result<Option<(PathBuf, PathBuf)>> {
+/// Where what the container writes is kept, if it is.
+fn kept_layer(options: &Options, store: &Store, id: &str, top: &Path, only_looks: bool) -> Result<Option<kept::Place>> {
     let dir = match (&options.upper, options.keep_layer) {
         (Some(_), true) => {
             return Err(Error::usage("--upper and --keep-layer: one of them says where the layer is kept"));
         }
         (Some(dir), false) => std::path::absolute(dir).doing(|| format!("--upper {}", dir.display()))?,
-        (None, true) => store.root.join("kept").join(id),
+        (None, true) => store.kept(id),
         (None, false) => return Ok(None),
     };
-    let (upper, work) = (dir.join("upper"), dir.join("work"));
-    if only_looks {
-        return Ok(Some((upper, work)));
+    match only_looks {
+        true => Ok(Some(kept::Place::at(dir))),
+        false => kept::make(dir, top).map(Some),
     }
-    for path in [&upper, &work] {
-        DirBuilder::new().recursive(true).mode(0o700).create(path).doing(|| format!("make {}", path.display()))?;
-    }
-    // What the container sees as / looks as in the image, but for a layer that was there.
-    if fs::read_dir(&upper).doing(|| format!("read {}", upper.display()))?.next().is_none() {
-        let info = fs::metadata(top).doing(|| format!("look at {}", top.display()))?;
-        let like = fs::Permissions::from_mode(info.mode() & 0o7777);
-        fs::set_permissions(&upper, like).doing(|| format!("change the mode of {}", upper.display()))?;
-        match std::os::unix::fs::chown(&upper, Some(info.uid()), Some(info.gid())) {
-            // An ordinary user's own.
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
-            done => done.doing(|| format!("change the owner of {}", upper.display()))?,
-        }
-    }
-    Ok(Some((upper, work)))
+}
+
+/// Where the runtime mounts something, below the root.
+pub fn mount_points(config: &serde_json::Value) -> BTreeSet<PathBuf> {
+    let mounts = config["mounts"].as_array();
+    let destinations = mounts.into_iter().flatten().filter_map(|mount| mount["destination"].as_str());
+    destinations.filter_map(|path| Some(Path::new(path).strip_prefix("/").ok()?.components().collect())).collect()
 }
 
 /// The ids with which the layers were unpacked.
@@ -207,9 +189,13 @@ impl Configured {
         Ok(self.store.root.join("roots").join(format!("{:x}-{:x}", info.dev(), info.ino())))
     }
 
-    /// Makes that link, and the files; from then on the layers are the container's to keep.
-    pub fn settle(&mut self, dir: &Path, link: &Path) -> Result<()> {
+    /// Makes that link, and the files; from then on the layers are the container's to keep. `user`: the directory of the container
+    /// that writes to the layer which is kept, if it is made now.
+    pub fn settle(&mut self, dir: &Path, link: &Path, user: Option<&Path>) -> Result<()> {
         let doing = || format!("tell the store of the container: {}", link.display());
+        if let Some((place, kept)) = &self.kept {
+            kept::claim(&place.dir, Some(kept), user)?;
+        }
         if let Some(roots) = link.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(roots).doing(doing)?;
         }
@@ -217,6 +203,11 @@ impl Configured {
         let _ = fs::remove_file(link);
         symlink(dir, link).doing(doing)?;
         self.lock = None;
+        self.write_files(dir)
+    }
+
+    /// Makes the files that the configuration mounts.
+    pub fn write_files(&self, dir: &Path) -> Result<()> {
         for (name, contents) in &self.files {
             let path = dir.join(name);
             let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path);

@@ -1,6 +1,7 @@
 //! One file per verb, each a straight line from the command's options to its effect.
 
 pub mod bundle;
+pub mod changes;
 pub mod create;
 pub mod delete;
 pub mod events;
@@ -10,6 +11,7 @@ pub mod features;
 mod foreground;
 mod image;
 pub mod inspect;
+mod kept;
 pub mod kill;
 mod listen;
 pub mod pause;

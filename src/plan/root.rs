@@ -8,9 +8,11 @@ use super::process::unknown;
 use super::{Overrides, mounts, required, some_text, spec};
 use crate::error::{Context, Error, Kind, Result};
 
-const LOWER: &str = "org.kelson.overlay.lower";
-const UPPER: &str = "org.kelson.overlay.upper";
+pub const LOWER: &str = "org.kelson.overlay.lower";
+pub const UPPER: &str = "org.kelson.overlay.upper";
 const WORK: &str = "org.kelson.overlay.work";
+/// Digest of the configuration of the image that the layers are of: for `commit`.
+pub const IMAGE: &str = "org.kelson.image";
 /// Keys that start so are ours: one that we do not know is a mistake.
 const OURS: &str = "org.kelson.";
 
@@ -45,8 +47,9 @@ pub fn resolve(
 
 fn overlay(root: &Path, annotations: &BTreeMap<String, String>, overrides: &Overrides) -> Result<Option<Overlay>> {
     for key in annotations.keys().filter(|key| key.starts_with(OURS)) {
-        if ![LOWER, UPPER, WORK].contains(&key.as_str()) {
-            return Err(unknown(property(key), "annotation", key, [LOWER, UPPER, WORK].into_iter()));
+        let known = [LOWER, UPPER, WORK, IMAGE];
+        if !known.contains(&key.as_str()) {
+            return Err(unknown(property(key), "annotation", key, known.into_iter()));
         }
     }
     let lower = annotations.get(LOWER);

@@ -145,6 +145,14 @@ fn attach_at(tree: Tree, path: &Path) -> Result<OwnedFd> {
 
 impl Layers {
     fn mount(&self, scratch: Option<&Path>) -> Result<Tree> {
+        self.mount_by_any_call(scratch).map_err(|error| match error.errno() {
+            Some(Errno::EPERM) if self.user_xattr => error
+                .hint("in a user namespace overlayfs needs Linux 5.11; kelson bundle --unpack makes a root that needs no overlay"),
+            _ => error,
+        })
+    }
+
+    fn mount_by_any_call(&self, scratch: Option<&Path>) -> Result<Tree> {
         let context = match FsContext::open(c"overlay") {
             Err(errno) if mount::is_missing(errno) => return self.mount_by_path(scratch),
             opened => opened?,

@@ -29,15 +29,7 @@ pub fn list(path: &Path) -> nix::Result<Vec<CString>> {
             Errno::result(unsafe { libc::llistxattr(path.as_ptr(), list.as_mut_ptr().cast(), list.len()) })
         })
     })?;
-    match names {
-        // Each with its NUL.
-        Ok(names) => Ok(names
-            .split_inclusive(|byte| *byte == 0)
-            .filter_map(|name| Some(CStr::from_bytes_with_nul(name).ok()?.to_owned()))
-            .collect()),
-        Err(Errno::ENOTSUP) => Ok(Vec::new()),
-        Err(errno) => Err(errno),
-    }
+    names_in(names)
 }
 
 /// The value of attribute `name` of the file at `path`; a link in its last component is not followed.
@@ -53,6 +45,41 @@ pub fn get(path: &Path, name: &CStr) -> nix::Result<Vec<u8>> {
             })
         })
     })?
+}
+
+/// As [`list`], of what `path` leads to: of the file itself where that is a link of procfs to a descriptor.
+pub fn list_following_links(path: &Path) -> nix::Result<Vec<CString>> {
+    let names = path.with_nix_path(|path| {
+        read_grown(|list| {
+            // SAFETY: the path ends with NUL, the list has as many bytes as the call is told, and both outlive it.
+            Errno::result(unsafe { libc::listxattr(path.as_ptr(), list.as_mut_ptr().cast(), list.len()) })
+        })
+    })?;
+    names_in(names)
+}
+
+/// As [`get`], of what `path` leads to.
+pub fn get_following_links(path: &Path, name: &CStr) -> nix::Result<Vec<u8>> {
+    path.with_nix_path(|path| {
+        read_grown(|value| {
+            // SAFETY: path and name end with NUL, the value has as many bytes as the call is told, and all outlive it.
+            Errno::result(unsafe {
+                libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+            })
+        })
+    })?
+}
+
+/// A list of names, each with its NUL; no list where there are no attributes.
+fn names_in(list: nix::Result<Vec<u8>>) -> nix::Result<Vec<CString>> {
+    match list {
+        Ok(names) => Ok(names
+            .split_inclusive(|byte| *byte == 0)
+            .filter_map(|name| Some(CStr::from_bytes_with_nul(name).ok()?.to_owned()))
+            .collect()),
+        Err(Errno::ENOTSUP) => Ok(Vec::new()),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// What `read` fills into a buffer and tells the length of: a larger one where it says `ERANGE`, up to what the kernel has at most

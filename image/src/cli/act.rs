@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::Path;
 
 use kelson::error::{Context, Error, Kind, Result};
+use kelson::image::changes::Request;
 use kelson::image::store::Image;
 use kelson::image::{Origin, Reference, Store};
 use kelson::lifecycle::Runtime;
@@ -13,7 +14,10 @@ use serde_json::json;
 
 use super::size::human;
 use super::{Command, Invocation, Options, show};
+use crate::changes::{self, Container};
+use crate::commit;
 use crate::export::{self, Format};
+use crate::flatten;
 use crate::import::{self, Import, Names};
 use crate::platform::Platform;
 use crate::progress::Progress;
@@ -29,6 +33,12 @@ pub fn perform(invocation: &Invocation) -> Result<()> {
     match &invocation.command {
         Command::Pull(words) => pull_all(options, words),
         Command::Import(words) => import_all(options, words),
+        Command::List if options.layers => {
+            let store = locate(options)?;
+            // Directories of other users of the container are closed to the caller.
+            ids::enter_as_root(&store, options.squash)?;
+            print(&show::kept(&store, options)?)
+        }
         Command::List => print(&show::list(&locate(options)?, options)?),
         Command::Inspect(words) => print(&show::inspect(&locate(options)?, words)?),
         Command::History(word) => print(&show::history(&locate(options)?, word, options)?),
@@ -41,6 +51,19 @@ pub fn perform(invocation: &Invocation) -> Result<()> {
             let record = serde_json::to_string(&image).map_err(|error| Error::other(error.to_string()))?;
             print(&format!("{record}\n"))
         }
+        Command::Diff(request) => diff(options, request),
+        Command::Commit(request, commit) => {
+            let container = Container::open(request)?;
+            let store = locate(options)?;
+            let ownership = ids::enter_as_root(&store, options.squash)?;
+            let writer = Writer::open(store, ownership)?;
+            let image = commit::commit(&writer, container, request, commit, &options.limits)?;
+            print(&format!("{}\n", image.config))
+        }
+        Command::Flatten(layers, dir) => {
+            ids::enter_as_root(&locate(options)?, options.squash)?;
+            flatten::flatten(layers, dir)
+        }
         Command::Print(text) => print(text),
     }
 }
@@ -48,6 +71,15 @@ pub fn perform(invocation: &Invocation) -> Result<()> {
 fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).doing(|| "write to standard output")
+}
+
+fn diff(options: &Options, request: &Request) -> Result<()> {
+    let container = Container::open(request)?;
+    // Files of which the caller is not the owner, or that are closed to their owner, are read as the container's root.
+    ids::enter_as_root(&locate(options)?, options.squash)?;
+    let mut out = std::io::stdout().lock();
+    let text = changes::show(container, options.json)?;
+    out.write_all(&text).and_then(|()| out.flush()).doing(|| "write to standard output")
 }
 
 fn locate(options: &Options) -> Result<Store> {
@@ -160,11 +192,12 @@ fn remove(options: &Options, words: &[String]) -> Result<()> {
 }
 
 fn prune(options: &Options) -> Result<()> {
-    let Freed { images, layers, bytes } = writer(options)?.prune(options.all)?;
+    let Freed { images, layers, kept, bytes } = writer(options)?.prune(options.all, options.layers)?;
     if options.json {
-        return print(&format!("{}\n", json!({ "images": images, "layers": layers, "bytes": bytes })));
+        return print(&format!("{}\n", json!({ "images": images, "layers": layers, "kept": kept, "bytes": bytes })));
     }
     let mut text: String = images.iter().map(|name| format!("Deleted: {name}\n")).collect();
+    text.extend(kept.iter().map(|id| format!("Deleted: the layer of {id}\n")));
     text.push_str(&format!("Freed: {} ({layers} layers)\n", human(bytes)));
     print(&text)
 }

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use kelson::cli::Global;
 use kelson::error::{Error, Result};
 use kelson::image::Reference;
+use kelson::image::changes::{Commit, Request};
 use kelson::log::{Format, Target, parse_level};
 
 use crate::platform::Platform;
@@ -55,6 +56,8 @@ pub struct Options {
     pub no_trunc: bool,
     pub all: bool,
     pub force: bool,
+    /// Those that are kept of containers.
+    pub layers: bool,
     /// For `import`.
     pub names: Vec<Reference>,
     /// For `export`; `-` is standard output.
@@ -74,6 +77,10 @@ pub enum Command {
     Export(Vec<String>),
     Tag(String, Reference),
     Ensure(OsString),
+    Diff(Request),
+    Commit(Request, Commit),
+    /// Layers, topmost first, and the directory to be made of them.
+    Flatten(Vec<PathBuf>, PathBuf),
     /// Print this.
     Print(String),
 }
@@ -93,6 +100,7 @@ impl Default for Options {
             no_trunc: false,
             all: false,
             force: false,
+            layers: false,
             names: vec![],
             output: None,
             format: None,
@@ -158,7 +166,7 @@ struct Entry {
     build: fn(Vec<OsString>) -> Result<Command>,
 }
 
-const COMMANDS: [Entry; 10] = [
+const COMMANDS: [Entry; 13] = [
     Entry {
         name: "pull",
         alias: "",
@@ -194,7 +202,12 @@ const COMMANDS: [Entry; 10] = [
         operands: "",
         summary: "list the images",
         about: "SIZE is that of an image's files, UNIQUE what of it no other image has.",
-        options: &[JSON, QUIET, NO_TRUNC],
+        options: &[
+            opt("layers", None, None, "list what --keep-layer kept of containers instead"),
+            JSON,
+            QUIET,
+            NO_TRUNC,
+        ],
         least: 0,
         most: 0,
         build: |_| Ok(Command::List),
@@ -241,7 +254,11 @@ const COMMANDS: [Entry; 10] = [
         operands: "",
         summary: "remove what no image and no container uses",
         about: "Images without a name go, and layers of no image.",
-        options: &[opt("all", Some('a'), None, "images with a name that no container or bundle uses go too"), JSON],
+        options: &[
+            opt("all", Some('a'), None, "images with a name that no container or bundle uses go too"),
+            opt("layers", None, None, "what --keep-layer kept of containers that were deleted goes too"),
+            JSON,
+        ],
         least: 0,
         most: 0,
         build: |_| Ok(Command::Prune),
@@ -298,7 +315,55 @@ const COMMANDS: [Entry; 10] = [
         most: 1,
         build: |mut words| Ok(Command::Ensure(words.remove(0))),
     },
+    // What kelson diff and kelson commit ask.
+    Entry {
+        name: "diff",
+        alias: "",
+        operands: "REQUEST",
+        summary: "show what a container changed",
+        about: "",
+        options: &[JSON],
+        least: 1,
+        most: 1,
+        build: |words| Ok(Command::Diff(request(&texts(words)?[0])?)),
+    },
+    Entry {
+        name: "commit",
+        alias: "",
+        operands: "REQUEST COMMIT",
+        summary: "make what a container changed a layer",
+        about: "",
+        options: &[LIMITS],
+        least: 2,
+        most: 2,
+        build: |words| {
+            let words = texts(words)?;
+            Ok(Command::Commit(request(&words[0])?, request(&words[1])?))
+        },
+    },
+    // What kelson bundle --unpack asks.
+    Entry {
+        name: "flatten",
+        alias: "",
+        operands: "LAYERS DIR",
+        summary: "make one directory of layers",
+        about: "",
+        options: &[],
+        least: 2,
+        most: 2,
+        build: |mut words| {
+            let dir = words.remove(1).into();
+            Ok(Command::Flatten(request(&texts(words)?[0])?, dir))
+        },
+    },
 ];
+
+/// What `kelson` says, as JSON.
+fn request<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| {
+        Error::usage(format!("this is no request of kelson: {error}")).hint("is it of the same version?")
+    })
+}
 
 fn texts(words: Vec<OsString>) -> Result<Vec<String>> {
     let text = |word: OsString| {
@@ -385,6 +450,7 @@ fn set(parser: &mut lexopt::Parser, options: &mut Options, opt: &Opt) -> Result<
             "no-trunc" => options.no_trunc = true,
             "all" => options.all = true,
             "force" => options.force = true,
+            "layers" => options.layers = true,
             _ => unreachable!("every option without a value is above"),
         }
         return Ok(());

@@ -12,6 +12,7 @@ use super::Options;
 use super::size::human;
 use crate::config::{Config, Step};
 use crate::store::images::{Record, named, records};
+use crate::store::kept;
 use crate::store::layers::record;
 use crate::store::prune::sizes;
 use crate::time;
@@ -73,6 +74,32 @@ pub fn list(store: &Store, options: &Options) -> Result<String> {
             let [id, created, size, unique] = shown.clone();
             table.push([repository, tag, id, created, size, unique]);
         }
+    }
+    Ok(columns(&table))
+}
+
+/// The writable layers that are kept.
+pub fn kept(store: &Store, options: &Options) -> Result<String> {
+    let layers = kept::layers(store)?;
+    if options.quiet {
+        return Ok(layers.iter().map(|layer| format!("{}\n", layer.id)).collect());
+    }
+    let records = records(store)?;
+    let image = |layer: &kept::Layer| layer.kept.as_ref().map(|kept| kept.image);
+    let name = |id: Digest| records.iter().filter(|record| record.image.config == id).find_map(Record::familiar);
+    if options.json {
+        let value = |layer: &kept::Layer| {
+            let (image, user) = (image(layer), layer.user());
+            let size = layer.size()?;
+            Ok(json!({"id": layer.id, "image": image, "name": image.and_then(name), "size": size, "user": user}))
+        };
+        return pretty(&layers.iter().map(value).collect::<Result<Vec<_>>>()?);
+    }
+    let mut table = vec![["LAYER", "IMAGE", "SIZE", "USED BY"].map(str::to_owned)];
+    for layer in &layers {
+        let name = image(layer).map_or("<none>".into(), |id| name(id).unwrap_or_else(|| shortened(id, options)));
+        let user = layer.user().map_or("-".into(), |user| user.display().to_string());
+        table.push([layer.id.clone(), name, human(layer.size()?), user]);
     }
     Ok(columns(&table))
 }

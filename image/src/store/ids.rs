@@ -51,6 +51,20 @@ pub fn enter(store: &Store, squash: bool) -> Result<Ownership> {
     Ok(ownership)
 }
 
+/// [`enter`], for who reads what a container wrote: as the root of its user namespace, who may read everything.
+///
+/// # Errors
+/// As [`enter`].
+pub fn enter_as_root(store: &Store, squash: bool) -> Result<Ownership> {
+    let ownership = enter(store, squash)?;
+    if !geteuid().is_root() {
+        let (uid, gid) = own();
+        let maps = plan::IdMaps { uid: mappings(&uid), gid: mappings(&gid) };
+        enter_namespace(maps).doing(|| "make a user namespace to read files in")?;
+    }
+    Ok(ownership)
+}
+
 fn another(store: &Store) -> Error {
     Error::other(format!("the store {} was made with other user ids than this caller has", store.root.display()))
 }

@@ -5,6 +5,7 @@
 //!   layers.rs    a layer: unpacked and verified once, by whoever comes first
 //!   images.rs    records of images: added, named, removed
 //!   users.rs     what containers and other writers use, which stays
+//!   kept.rs      writable layers that outlive their containers
 //!   prune.rs     what nothing refers to any more goes
 //!   ids.rs       whose the files are, and the user namespace in which that can be said
 //! ```
@@ -19,6 +20,7 @@
 
 pub mod ids;
 pub mod images;
+pub mod kept;
 pub mod layers;
 pub mod prune;
 pub mod users;

@@ -20,14 +20,19 @@ pub struct Freed {
     /// Names of images, and ids of those that had none.
     pub images: Vec<String>,
     pub layers: usize,
+    /// Ids as which writable layers were kept.
+    pub kept: Vec<String>,
     /// Bytes of files and of blobs.
     pub bytes: u64,
 }
 
 impl Writer {
-    /// Removes the images without a name that nothing uses (`all`: those with one too), and the layers and blobs of no image.
-    pub fn prune(&self, all: bool) -> Result<Freed> {
+    /// Removes the images without a name that nothing uses (`all`: those with one too), and the layers and blobs of no image;
+    /// with `kept` first of all the writable layers that no container uses.
+    pub fn prune(&self, all: bool, kept: bool) -> Result<Freed> {
         let lock = self.lock(Hold::Alone)?;
+        let work = self.work("D")?;
+        let taken = if kept { self.take_away_kept(&work)? } else { Freed::default() };
         self.remove_broken_records()?;
         let (records, users) = (records(&self.store)?, self.users()?);
         let named: HashSet<_> =
@@ -44,7 +49,9 @@ impl Writer {
             );
         }
         self.remove_empty_directories()?;
-        Ok(Freed { images: images.into_iter().collect(), ..self.collect(lock)? })
+        let freed = self.collect(lock)?;
+        let bytes = freed.bytes + taken.bytes;
+        Ok(Freed { images: images.into_iter().collect(), kept: taken.kept, bytes, ..freed })
     }
 
     /// Removes the layers and blobs that no record, container or transaction refers to. The lock, held alone, is given back as
@@ -149,7 +156,7 @@ fn hex_of(path: &Path) -> Option<String> {
 }
 
 /// From its place into the work directory, with which it is removed.
-fn move_to(work: &Work, path: &Path) -> Result<()> {
+pub(super) fn move_to(work: &Work, path: &Path) -> Result<()> {
     let to: PathBuf = work.new_file();
     fs::rename(path, &to).doing(|| format!("remove {}", path.display()))
 }

@@ -48,7 +48,7 @@ impl Users {
 }
 
 impl Writer {
-    /// The users in roots/; links to what is no more are removed.
+    /// The users in roots/ and what is kept of them; links to what is no more are removed.
     pub fn users(&self) -> Result<Users> {
         let mut users = Users::default();
         for link in entries(&self.store.root.join("roots"))? {
@@ -66,6 +66,12 @@ impl Writer {
                     users.unknown = Some(directory);
                 }
             }
+        }
+        for layer in super::kept::layers(&self.store)? {
+            let Some(kept) = &layer.kept else { continue };
+            let layers: HashSet<_> = kept.lower.iter().filter_map(|path| self.layer_at(path)).collect();
+            users.layers.extend(layers.iter().map(|below| (*below, layer.dir.clone())));
+            users.sets.push(layers);
         }
         Ok(users)
     }

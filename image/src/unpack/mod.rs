@@ -42,6 +42,7 @@ use decode::{Blob, Decoder};
 pub use limits::Limits;
 use pipe::{Pool, Source, pipe};
 pub use remove::remove;
+pub(crate) use xattr::{may_be_set as is_carried, path_of};
 
 /// Who owns the files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

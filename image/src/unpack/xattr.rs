@@ -14,7 +14,7 @@ use super::name::shown;
 /// Marks of overlayfs (and of fuse-overlayfs) are Kelson's to set: a forged one makes an entry lead to another of a lower layer.
 /// Of what the host's security modules judge by (`security.selinux`, `security.ima`) an image says nothing; capabilities of
 /// programs are as setuid is.
-fn may_be_set(name: &[u8]) -> bool {
+pub(crate) fn may_be_set(name: &[u8]) -> bool {
     let begins = |prefix: &&[u8]| name.starts_with(prefix);
     match name {
         b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default" => true,
@@ -42,7 +42,7 @@ pub(super) fn set(file: BorrowedFd<'_>, name: &[u8], value: &[u8]) -> Result<boo
 }
 
 /// The file itself: a link of procfs is followed to it and no further, even where it is a link too.
-pub(super) fn path_of(file: BorrowedFd<'_>) -> String {
+pub(crate) fn path_of(file: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 

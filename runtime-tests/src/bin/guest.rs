@@ -24,7 +24,7 @@ const HELP: &str = "guest COMMAND [WORD…] [, COMMAND [WORD…]]…
   exit N | print TEXT | error TEXT | sleep | ready
   signals                    prints each signal it gets, ends after TERM
   read|stat|ls PATH          {errno} or what is there
-  write|append PATH TEXT | mkdir|remove|chdir PATH | chown PATH UID GID | chmod PATH MODE
+  write|append PATH TEXT | mkdir|remove|chdir|chroot PATH | chown PATH UID GID | chmod PATH MODE
   open PATH r|w|rw           {errno} of open(2)
   mknod PATH c|b|p MAJOR MINOR
   link TARGET PATH
@@ -158,6 +158,7 @@ fn act(words: &[&str]) -> Result<(), String> {
             say("remove", errno(if is_dir { fs::remove_dir(path) } else { fs::remove_file(path) }));
         }
         ["chdir", path] => say("chdir", errno(std::env::set_current_dir(path))),
+        ["chroot", path] => say("chroot", errno(std::os::unix::fs::chroot(path))),
         ["chown", path, ..] => {
             say("chown", errno(std::os::unix::fs::lchown(path, Some(number(2)? as u32), Some(number(3)? as u32))));
         }

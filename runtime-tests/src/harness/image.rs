@@ -83,4 +83,40 @@ impl<'c> Image<'c> {
         names.sort_unstable();
         names
     }
+
+    /// A container of it that sleeps, until [`Image::end`].
+    pub fn start(&self, options: &[&str]) -> Outcome<String> {
+        let id = self.fresh_id();
+        let options: Vec<&str> = options.iter().copied().chain(["-d"]).collect();
+        self.command(&id, &options, &[GUEST, "sleep"]).run()?.ok()?;
+        Ok(id)
+    }
+
+    pub fn end(&self, id: &str) -> Outcome {
+        self.context.runtime().args(["delete", "--force", id]).run()?.ok()?;
+        Ok(())
+    }
+
+    /// Runs the guest in a container; each of its commands must succeed.
+    pub fn exec(&self, id: &str, words: &[&str]) -> Outcome {
+        let run = self.context.runtime().args(["exec", id, GUEST]).args(words).run()?.ok()?;
+        let failed = run.lines().into_iter().find(|line| {
+            line.as_object()
+                .into_iter()
+                .flatten()
+                .any(|(_, said)| said["errno"].as_i64().is_some_and(|errno| errno != 0))
+        });
+        crate::check!(failed.is_none(), "{words:?}: {failed:?}");
+        Ok(())
+    }
+
+    /// A command about the store: `diff`, `commit`.
+    pub fn about(&self, command: &str, words: &[&str]) -> Cmd<'c> {
+        self.context.runtime().arg(command).arg("--store").arg(&self.store).args(words)
+    }
+
+    /// `kelson image` with these words.
+    pub fn image(&self, words: &[&str]) -> Cmd<'c> {
+        self.context.runtime().args(["image", "--store"]).arg(&self.store).args(words)
+    }
 }

@@ -8,12 +8,15 @@ pub mod chaos;
 pub mod chaos_calls;
 pub mod chaos_limits;
 pub mod cli;
+pub mod commit;
 pub mod delegation;
+pub mod diff;
 pub mod events;
 pub mod exec_errors;
 pub mod explain;
 pub mod hooks;
 pub mod image;
+pub mod kept;
 pub mod lifecycle;
 pub mod mounts;
 pub mod namespaces;
@@ -62,6 +65,9 @@ pub const GROUPS: &[Group] = &[
     Group { name: "overlay", tests: overlay::TESTS },
     Group { name: "rootless", tests: rootless::TESTS },
     Group { name: "image", tests: image::TESTS },
+    Group { name: "diff", tests: diff::TESTS },
+    Group { name: "commit", tests: commit::TESTS },
+    Group { name: "kept", tests: kept::TESTS },
     Group { name: "update", tests: update::TESTS },
     Group { name: "wait", tests: wait::TESTS },
     Group { name: "explain", tests: explain::TESTS },
