@@ -132,7 +132,8 @@ pub fn options(words: &mut Words, image: OsString) -> Result<Options> {
         devices: each(words, "device", options::device)?,
         privileged: words.is_set("privileged"),
         userns: match words.given("userns")?.as_deref() {
-            None | Some("auto" | "private") => UserNs::Default,
+            None => UserNs::Default,
+            Some("auto" | "private") => UserNs::Own,
             Some("host") => UserNs::Host,
             Some(other) => return Err(unknown("userns", other, "auto or host")),
         },

@@ -643,6 +643,10 @@ pub fn needs_user_namespace(options: &Options, rootless: bool) -> Result<bool> {
     match (options.userns, rootless) {
         (UserNs::Host, true) => Err(Error::usage("--userns host: an ordinary user needs a user namespace")),
         (UserNs::Host, false) => Ok(false),
-        (UserNs::Default, rootless) => Ok(rootless),
+        (UserNs::Own, false) => {
+            Err(Error::usage("--userns auto: the files of root's layers belong to the host's users")
+                .hint("an ordinary user's container has users of its own; a bundle can have linux.uidMappings"))
+        }
+        (UserNs::Default | UserNs::Own, rootless) => Ok(rootless),
     }
 }

@@ -91,6 +91,8 @@ pub enum UserNs {
     /// An ordinary user gets one, root none.
     #[default]
     Default,
+    /// One of the container's own.
+    Own,
     /// None: users are the host's.
     Host,
 }
