@@ -50,7 +50,7 @@ shell: build deps-busybox ## open a shell in the same container
 	@scripts/show "$(RUNTIME)" shell
 
 .PHONY: bundles
-bundles: deps-busybox ## give every bundle in bundles/ its root file system
+bundles: deps-build deps-busybox ## give every bundle in bundles/ its root file system
 	@bundles/assemble
 
 .PHONY: install
