@@ -83,7 +83,7 @@ ci: export CI = true
 # A minute of the storms in place of ten seconds.
 ci: export KELSON_CHAOS_SECONDS = 60
 ci: ## everything, as .ci/run does on a fresh machine
-	@scripts/suite test-format:2 test-architecture:1 test-dependencies:5 test-clippy:10 test-unit:15 test-bundles:10 \
+	@scripts/suite test-format:2 test-architecture:1 test-dependencies:5 test-clippy:10 test-unit:15 test-bundles:10 test-tour:10 \
 		test-runtime:20 test-v2:15 test-fallbacks:15 test-validation:10 test-peers:15 test-engines:20 test-vm:25
 
 .PHONY: test-format
@@ -109,6 +109,11 @@ test-unit: deps-build deps-dbus deps-registry deps-image deps-trees ## unit test
 .PHONY: test-bundles
 test-bundles: build deps-busybox ## each bundle prints what it must, and so does make run
 	scripts/test-bundles "$(RUNTIME)"
+
+.PHONY: test-tour
+test-tour: build deps-busybox deps-tour ## docs/tour.md: every command in it, and what it prints
+	@bundles/assemble tool
+	scripts/test-tour "$(RUNTIME)"
 
 .PHONY: test-core
 test-core: runtime-tests ## the core of runtime-tests: what takes long is left out
@@ -139,7 +144,7 @@ test-engines: build ## podman, containerd and Docker with Kelson as their runtim
 	tests/engines/run.sh "$(RUNTIME)"
 
 .PHONY: test-vm
-test-vm: runtime-tests ## cgroup v2 alone, AppArmor, systemd and Debian 13's podman, in two virtual machines
+test-vm: runtime-tests deps-busybox deps-tour ## cgroup v2 alone, AppArmor, systemd and Debian 13's podman, in two virtual machines
 	tests/vm/run.sh "$(RUNTIME)"
 
 .PHONY: deny
@@ -187,6 +192,11 @@ deps-image:
 deps-runtime:
 	@scripts/need ip=iproute2 newuidmap=uidmap ps=procps setpriv=util-linux nsenter=util-linux \
 		busybox=busybox-static pasta=passt containernetworking-plugins netavark iptables
+
+# What the tour walks with.
+.PHONY: deps-tour
+deps-tour: deps-python
+	@scripts/need ip=iproute2 ps=procps nsenter=util-linux lsns=util-linux mount=mount pasta=passt containernetworking-plugins iptables
 
 .PHONY: deps-python
 deps-python:

@@ -31,6 +31,11 @@ part v2 machine v2 --minimal --timeout 1200 -- sh -c 'modprobe veth && modprobe 
 part two-cpus-and-swap machine two-cpus-and-swap --minimal --cpus 2 --timeout 240 -- sh -c 'modprobe zram &&
 	echo 512M >/sys/block/zram0/disksize && mkswap /dev/zram0 && swapon /dev/zram0 && exec "$@"' sh \
 	"$tests" --runtime "$runtime" --slow 10 --quiet cpu_affinity cpuset wait::
+# The walk of docs/tour.md, for cgroup v2; what iptables(8) asks of the kernel is for its bridge.
+bundles/assemble tool
+part tour machine tour --minimal --timeout 300 -- sh -c 'modprobe -a veth bridge tun nf_tables nft_compat nft_chain_nat \
+	nf_conntrack nft_ct xt_conntrack xt_MASQUERADE xt_comment xt_addrtype xt_mark xt_nat xt_tcpudp && exec "$@"' sh \
+	scripts/test-tour "$runtime"
 echo "--- systemd"
 wait $systemd
 count systemd $? $SECONDS
