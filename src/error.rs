@@ -170,7 +170,7 @@ impl Error {
 
 impl From<Errno> for Error {
     fn from(errno: Errno) -> Self {
-        Self::new(Kind::System(errno), errno.desc().to_lowercase())
+        Self::new(Kind::System(errno), errno.desc().to_ascii_lowercase())
     }
 }
 

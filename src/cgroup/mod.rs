@@ -293,7 +293,11 @@ impl Cgroup {
             log::debug!("no cgroup {}: {errno}", path.display());
             // Who asks for a limit must get it.
             limits::assign(&self.record, resources).map_err(|error| {
-                error.hint(format!("cgroup {} could not be made: {}", path.display(), errno.desc().to_lowercase()))
+                error.hint(format!(
+                    "cgroup {} could not be made: {}",
+                    path.display(),
+                    errno.desc().to_ascii_lowercase()
+                ))
             })?;
         }
         Ok(fresh)
@@ -741,7 +745,7 @@ impl Record {
                 Err(Errno::EBUSY) => {
                     let left = files::processes_below(&place.path).doing(doing)?;
                     let cause = match left.as_slice() {
-                        [] => Errno::EBUSY.desc().to_lowercase(),
+                        [] => Errno::EBUSY.desc().to_ascii_lowercase(),
                         left => format!("{} in it", list_processes(left)),
                     };
                     return Err(Error::new(Kind::System(Errno::EBUSY), cause)).doing(doing);

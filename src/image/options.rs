@@ -267,7 +267,7 @@ pub fn ulimit(text: &str) -> Result<Ulimit> {
             "sigpending",
             "stack",
         ];
-        let name = known.contains(&name).then(|| format!("RLIMIT_{}", name.to_uppercase()))?;
+        let name = known.contains(&name).then(|| format!("RLIMIT_{}", name.to_ascii_uppercase()))?;
         let (soft, hard) = (number(soft)?, number(hard)?);
         (soft <= hard).then_some(Ulimit { name, soft, hard })
     };

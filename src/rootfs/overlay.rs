@@ -170,7 +170,7 @@ impl Layers {
         }
         Err(complaint.map_or_else(
             || errno.into(),
-            |said| Error::new(Kind::System(errno), format!("{}: {said}", errno.desc().to_lowercase())),
+            |said| Error::new(Kind::System(errno), format!("{}: {said}", errno.desc().to_ascii_lowercase())),
         ))
     }
 

@@ -425,7 +425,9 @@ fn unknown_fs_type(fs_type: &str) -> Error {
 /// The kernel's own words about a refused option, where it has some.
 pub(super) fn explained(errno: Errno, context: &FsContext) -> Error {
     match context.complaint() {
-        Some(complaint) => Error::new(Kind::System(errno), format!("{}: {complaint}", errno.desc().to_lowercase())),
+        Some(complaint) => {
+            Error::new(Kind::System(errno), format!("{}: {complaint}", errno.desc().to_ascii_lowercase()))
+        }
         None => errno.into(),
     }
 }

@@ -79,7 +79,7 @@ fn check(path: &Path) -> Result<(), Errno> {
 /// The error for a program that execve(2) refuses with `errno`: names the one thing that is wrong, if it is certain.
 pub fn explain(path: &CStr, errno: Errno) -> Error {
     let shown = path.to_string_lossy();
-    let cause = format!("exec {shown}: {}", errno.desc().to_lowercase());
+    let cause = format!("exec {shown}: {}", errno.desc().to_ascii_lowercase());
     let error = Error::new(crate::error::Kind::System(errno), cause);
     match reason(path_of(path), errno) {
         Some(reason) => error.hint(reason),
@@ -305,7 +305,7 @@ mod tests {
             let said = explain(&path, errno).to_string();
             std::fs::remove_file(path_of(&path)).unwrap();
             assert!(said.contains(expected), "{said}");
-            assert!(said.contains(&errno.desc().to_lowercase()), "{said}");
+            assert!(said.contains(&errno.desc().to_ascii_lowercase()), "{said}");
         }
     }
 

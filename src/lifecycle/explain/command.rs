@@ -53,7 +53,7 @@ fn places(told: &Told<'_>) -> Vec<Item> {
     }
     let closed = intent.closed.iter();
     items.extend(closed.map(|(key, path, errno)| {
-        place(hierarchy(key), path.display().to_string(), format!("left out: {}", errno.desc().to_lowercase()))
+        place(hierarchy(key), path.display().to_string(), format!("left out: {}", errno.desc().to_ascii_lowercase()))
     }));
     items
 }

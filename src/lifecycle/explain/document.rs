@@ -124,7 +124,7 @@ fn table(items: &[Item], text: &mut String) {
     };
     let mut rows: Vec<Vec<String>> = items.iter().map(row).collect();
     if names.first().is_some_and(|name| *name != "what") {
-        rows.insert(0, names.iter().map(|name| name.replace('_', " ").to_uppercase()).collect());
+        rows.insert(0, names.iter().map(|name| name.replace('_', " ").to_ascii_uppercase()).collect());
     }
     // A cell that is longer pushes the others of its line, and not those of all lines.
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count().min(WIDEST)).max().unwrap_or(0);

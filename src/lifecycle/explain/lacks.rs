@@ -96,7 +96,7 @@ pub fn held(plan: &Plan) -> u64 {
 fn state_directory(root: &Path) -> Option<Lack> {
     let there = root.ancestors().find(|path| path.exists())?;
     let refused = access(there, AccessFlags::W_OK | AccessFlags::X_OK).err()?;
-    let cause = format!("no state can be kept in {}: {}", root.display(), refused.desc().to_lowercase());
+    let cause = format!("no state can be kept in {}: {}", root.display(), refused.desc().to_ascii_lowercase());
     Some(fails("", cause).hint("--root DIR, or XDG_RUNTIME_DIR"))
 }
 
@@ -109,7 +109,8 @@ fn cgroups(told: &Told<'_>, lacks: &mut Vec<Lack>) {
     }
     if let Some((_, _, errno)) = intent.closed.first() {
         let hierarchies: Vec<&str> = intent.closed.iter().map(|(key, ..)| command::hierarchy(key)).collect();
-        let cause = format!("no cgroup may be made in {}: {}", hierarchies.join(", "), errno.desc().to_lowercase());
+        let cause =
+            format!("no cgroup may be made in {}: {}", hierarchies.join(", "), errno.desc().to_ascii_lowercase());
         lacks.push(Lack { fails: !may_do_without, ..fails("linux.cgroupsPath", cause) });
     }
     lacks.extend(intent.refused.iter().map(Lack::of_error));
@@ -204,7 +205,7 @@ fn hooks(plan: &Plan, lacks: &mut Vec<Lack>) {
     let of_host = [&hooks.prestart, &hooks.create_runtime, &hooks.create_container, &hooks.poststart, &hooks.poststop];
     for hook in of_host.into_iter().flatten() {
         if let Err(errno) = access(hook.path.as_path(), AccessFlags::X_OK) {
-            let cause = format!("{}: {}", hook.path.display(), errno.desc().to_lowercase());
+            let cause = format!("{}: {}", hook.path.display(), errno.desc().to_ascii_lowercase());
             lacks.push(fails(&hook.property, cause));
         }
     }
