@@ -33,7 +33,7 @@ pub(super) fn number(variable: &str, default: u64) -> u64 {
 
 /// Numbers that follow from a seed (xorshift64*).
 pub(super) struct Random {
-    seed: u64,
+    pub(super) seed: u64,
     state: AtomicU64,
 }
 

@@ -6,6 +6,7 @@ pub mod attacks;
 pub mod cgroups;
 pub mod chaos;
 pub mod chaos_calls;
+pub mod chaos_images;
 pub mod chaos_limits;
 pub mod cli;
 pub mod commit;
@@ -62,6 +63,7 @@ pub const GROUPS: &[Group] = &[
     Group { name: "chaos", tests: chaos::TESTS },
     Group { name: "chaos", tests: chaos_calls::TESTS },
     Group { name: "chaos", tests: chaos_limits::TESTS },
+    Group { name: "chaos", tests: chaos_images::TESTS },
     Group { name: "overlay", tests: overlay::TESTS },
     Group { name: "rootless", tests: rootless::TESTS },
     Group { name: "image", tests: image::TESTS },
