@@ -154,7 +154,7 @@ deny: deps-python ## the same with advisories, for which it fetches RustSec's da
 ##@ Measure
 
 .PHONY: bench
-bench: build deps-bench ## Kelson beside crun and runc, hot and cold, v1 and v2: medians, ratios, targets (CRUN, RUNC, ROUNDS)
+bench: build deps-bench ## Kelson beside crun and runc, hot and cold, v1 and v2, and images beside podman, umoci and skopeo: medians, ratios, targets (CRUN, RUNC, ROUNDS)
 	bench/run.sh "$(RUNTIME)" "$(ROUNDS)" "$(CRUN)" "$(RUNC)"
 
 # What the other targets need of Debian, each only where it is missing.
@@ -216,7 +216,7 @@ deps-validation: deps-python
 
 .PHONY: deps-bench
 deps-bench: deps-build deps-python deps-busybox
-	@scripts/need strace=strace golang-github-containers-common patchelf=patchelf
+	@scripts/need strace=strace golang-github-containers-common patchelf=patchelf podman=podman skopeo=skopeo umoci
 
 # Tests that take long: left out of the quick runs.
 LONG := --skip chaos:: --skip service_manager::a_job_that_hangs --skip service_manager::a_manager_that_is_silent

@@ -102,25 +102,25 @@ class Bench:
     def command(self, name, path, *rest):
         return [path, "--root", self.roots[name], *rest]
 
-    def timed(self, command):
-        """Runs the command after a rest; its figures."""
+    def timed(self, command, output=None):
+        """Runs the command after a rest, with its output to the descriptor `output`; its figures."""
         time.sleep(self.options.idle / 1000)
         read, write = os.pipe()
         os.set_inheritable(write, True)
         with tempfile.TemporaryFile() as errors:
             pid = os.posix_spawn(
                 f"{self.work}/timed", ["timed", str(write), *command], os.environ,
-                file_actions=[(os.POSIX_SPAWN_DUP2, self.null, 0), (os.POSIX_SPAWN_DUP2, self.null, 1),
+                file_actions=[(os.POSIX_SPAWN_DUP2, self.null, 0), (os.POSIX_SPAWN_DUP2, output or self.null, 1),
                               (os.POSIX_SPAWN_DUP2, errors.fileno(), 2)],
             )
             os.close(write)
             os.waitpid(pid, 0)
             with os.fdopen(read) as pipe:
-                wall, status, cpu, own, largest = map(int, pipe.readline().split())
+                wall, status, cpu, own, largest, faults, began = map(int, pipe.readline().split())
             if status != 0:
                 errors.seek(0)
                 raise Failure(f"{' '.join(command)}: exit status {status}: {errors.read()[-300:].decode(errors='replace')}")
-        return {"wall": wall / 1e6, "cpu": cpu / 1e3, "own": own, "largest": largest}
+        return {"wall": wall / 1e6, "cpu": cpu / 1e3, "own": own, "largest": largest, "faults": faults, "began": began}
 
     def record(self, metric, name, value):
         self.samples.setdefault(metric, {}).setdefault(name, []).append(value)
@@ -180,6 +180,7 @@ class Bench:
                 shutil.rmtree(bundle)
                 if counts:
                     self.record_command(what, name, figures)
+                    self.record(f"{what}: page faults", name, figures["faults"])
             self.guarded(name, what, once)
             if kind == "true" and name == self.runtimes[-1][0] and counts:
                 self.guarded("floor", what, floor)
@@ -389,9 +390,12 @@ class Bench:
             row.append(self.target(metric, medians[first], medians[second]) if first in medians and second in medians else "")
             yield row
 
-    def report(self):
+    def title(self):
         rest = f"{self.options.idle:.0f} ms of rest" if self.options.idle else "back to back"
-        title = f"cgroup {self.version}, {rest}, {self.options.rounds} rounds, load {open('/proc/loadavg').read().split()[0]}"
+        return f"cgroup {self.version}, {rest}, {self.options.rounds} rounds, load {load()}"
+
+    def report(self):
+        title = self.title()
         rows = list(self.table())
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         print(f"\n{title}")
@@ -414,6 +418,11 @@ class Bench:
                            "failures": {f"{n}, {w}": why for (n, w), why in self.failures.items()}}, file)
         missed = sum("MISSED" in row[-1] for row in rows)
         print(f"{missed} targets missed" if missed else "every target met")
+
+
+def load():
+    with open("/proc/loadavg") as file:
+        return file.read().split()[0]
 
 
 def resident(pid):

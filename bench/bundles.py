@@ -19,7 +19,7 @@ ERRNO = {"EPERM": 1, "EINVAL": 22, "ENOSYS": 38}
 
 
 def compile_programs(directory):
-    """floor, timed, rate, and a root file system with /true and busybox."""
+    """floor, timed, rate, stamp, and a root file system with /true and busybox."""
     def cc(source, out, *options):
         subprocess.run(["gcc", "-O2", "-static", "-w", *options, "-o", out, f"{HERE}/{source}"], check=True)
 
@@ -30,6 +30,7 @@ def compile_programs(directory):
     cc("timed.c", f"{directory}/timed")
     cc("rate.c", f"{directory}/rate")
     cc("true.c", f"{root}/true", "-nostdlib")
+    cc("stamp.c", f"{directory}/stamp", "-nostdlib")
     shutil.copy(shutil.which("busybox"), f"{root}/bin/busybox")
     for name in ("hosts", "resolv.conf", "hostname"):
         for path in (f"{directory}/{name}", f"{root}/etc/{name}"):

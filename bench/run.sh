@@ -1,5 +1,5 @@
 #!/bin/bash
-# run.sh RUNTIME ROUNDS [CRUN] [RUNC] - the whole bench: cgroup v1 and v2, back to back and after rest.
+# run.sh RUNTIME ROUNDS [CRUN] [RUNC] - the whole bench: cgroup v1 and v2, back to back and after rest, and images.
 #
 # The peers are those given, or crun and runc of Debian's next release. The tables are left in target/bench/tables.md.
 set -euo pipefail
@@ -29,6 +29,9 @@ for view in "${views[@]}"; do
 			--markdown "$out/tables.md"
 	done
 done
+# A first run writes 200 MB of an image, or reads them from memory: disks of virtual machines say little.
+"$here/image.py" --kelson "$runtime" --view "${views[0]}" --rounds "$rounds" --work "$out" --json "$out/images.json" \
+	--markdown "$out/tables.md"
 limit=2621440
 size=$(stat -c %s "$runtime")
 echo "size of the binary: $size bytes, at most $limit: $( ((size <= limit)) && echo met || echo MISSED)" | tee -a "$out/tables.md"

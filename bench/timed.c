@@ -1,6 +1,6 @@
 // timed FD COMMAND [ARG...] - runs COMMAND and writes one line of figures to descriptor FD:
 // wall clock (ns), exit status, user and system time of everything it left to be waited for (us), its own peak resident size and
-// the largest of all (KiB).
+// the largest of all (KiB), page faults of all that took no I/O, and when it began (ns, CLOCK_MONOTONIC).
 //
 // It is small and static, so that the peak resident size that COMMAND inherits from it before execve says nothing.
 #define _GNU_SOURCE
@@ -16,6 +16,11 @@
 static long microseconds(struct timeval time)
 {
 	return time.tv_sec * 1000000L + time.tv_usec;
+}
+
+static long nanoseconds(struct timespec time)
+{
+	return time.tv_sec * 1000000000L + time.tv_nsec;
 }
 
 int main(int count, char **arguments)
@@ -44,8 +49,9 @@ int main(int count, char **arguments)
 	while (waitpid(-1, NULL, WNOHANG) > 0)
 		;
 	getrusage(RUSAGE_CHILDREN, &all);
-	dprintf(out, "%ld %d %ld %ld %ld\n", (end.tv_sec - begin.tv_sec) * 1000000000L + end.tv_nsec - begin.tv_nsec,
+	dprintf(out, "%ld %d %ld %ld %ld %ld %ld\n", nanoseconds(end) - nanoseconds(begin),
 	        WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
-	        microseconds(all.ru_utime) + microseconds(all.ru_stime), own.ru_maxrss, all.ru_maxrss);
+	        microseconds(all.ru_utime) + microseconds(all.ru_stime), own.ru_maxrss, all.ru_maxrss, all.ru_minflt,
+	        nanoseconds(begin));
 	return 0;
 }
