@@ -243,6 +243,13 @@ fn note(step: Step, before: usize, failed: bool) {
     });
 }
 
+/// The value of a key, whose complaints name it. A function for each type and not for each property: in all of them it would be
+/// most of the program's own code.
+#[inline(never)]
+pub fn value<'de, T: Deserialize<'de>, A: MapAccess<'de>>(map: &mut A, key: &'static str) -> Result<T, A::Error> {
+    within(|| Step::Key(Cow::Borrowed(key)), || map.next_value())
+}
+
 /// Skips the value of a key that the object does not have, and remembers the key.
 #[cold]
 pub fn unknown<'de, A: MapAccess<'de>>(
@@ -302,10 +309,7 @@ macro_rules! object {
                                     if $field.is_some() {
                                         return Err($crate::plan::json::twice($key));
                                     }
-                                    $field = Some($crate::plan::json::within(
-                                        || $crate::plan::json::Step::Key(std::borrow::Cow::Borrowed($key)),
-                                        || map.next_value(),
-                                    )?);
+                                    $field = Some($crate::plan::json::value(&mut map, $key)?);
                                 })*
                                 $($($ignored => {
                                     map.next_value::<$crate::plan::json::Anything>()?;

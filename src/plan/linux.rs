@@ -134,7 +134,7 @@ pub fn check_id_map(map: &[IdMapping], property: &str) -> Result<()> {
     }
     for (side, name) in [((|m| m.container) as fn(&IdMapping) -> u32, "containerID"), (|m| m.host, "hostID")] {
         let mut order: Vec<usize> = (0..map.len()).collect();
-        order.sort_by_key(|i| side(&map[*i]));
+        order.sort_unstable_by_key(|i| (side(&map[*i]), *i));
         for pair in order.windows(2) {
             let (low, high) = (&map[pair[0]], &map[pair[1]]);
             if side(high) - side(low) < low.size {

@@ -108,16 +108,15 @@ const WIDEST: usize = 64;
 
 /// A head, unless the first field says by its name what it is, and a line an item. Columns with nothing in them are left out.
 fn table(items: &[Item], text: &mut String) {
+    // In the order of the items' own fields.
     let mut names: Vec<&'static str> = vec![];
-    for (name, value) in items.iter().flat_map(|item| &item.0) {
-        if !cell(value).is_empty() && !names.contains(name) {
+    for (name, _) in items.iter().flat_map(|item| &item.0) {
+        if !names.contains(name) {
             names.push(name);
         }
     }
-    // In the order of the items' own fields, whichever of them has something in it first.
-    if let Some(first) = items.first() {
-        names.sort_by_key(|name| first.0.iter().position(|(field, _)| field == name).unwrap_or(usize::MAX));
-    }
+    let says = |item: &Item, name| item.0.iter().any(|(field, value)| *field == name && !cell(value).is_empty());
+    names.retain(|name| items.iter().any(|item| says(item, *name)));
     let row = |item: &Item| -> Vec<String> {
         let value = |name| item.0.iter().find(|(field, _)| *field == name).map(|(_, value)| cell(value));
         names.iter().map(|name| value(*name).unwrap_or_default()).collect()

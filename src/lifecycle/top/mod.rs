@@ -176,7 +176,7 @@ struct Unread {
 impl Seen {
     fn sort(&mut self) {
         let percent = |usage: &Usage| usage.cpu.percent.unwrap_or(-1.0);
-        self.usages.sort_by(|a, b| percent(b).total_cmp(&percent(a)).then_with(|| a.id.cmp(&b.id)));
+        self.usages.sort_unstable_by(|a, b| percent(b).total_cmp(&percent(a)).then_with(|| a.id.cmp(&b.id)));
     }
 
     fn lines(&self, runtime: &Runtime, interval: Duration) -> Vec<String> {

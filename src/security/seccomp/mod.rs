@@ -101,7 +101,7 @@ pub fn compile(profile: &Profile<'_>, native: Arch) -> Result<Program> {
 /// Writes the section of `arches`, which share an `AUDIT_ARCH_*`: there is one, except for x86_64 and x32.
 fn write_section(assembler: &mut Assembler, mut arches: Vec<Arch>, rules: &Rules) -> Result<Target> {
     let kill = Target::Return(Action::KillProcess.code());
-    arches.sort_by_key(|arch| arch.traits().base);
+    arches.sort_unstable_by_key(|arch| arch.traits().base);
     let mut tree = kill;
     // From the highest base down: the tree of x32 is a leaf in that of x86_64, whose calls are not held up by it.
     for arch in arches.iter().rev() {

@@ -86,7 +86,7 @@ fn alternatives(args: &[Arg], property: &dyn Fn(&str) -> String) -> Result<Vec<V
         return Ok(args.iter().map(|arg| vec![*arg]).collect());
     }
     let mut args = args.to_vec();
-    args.sort_by_key(|arg| arg.index);
+    args.sort_unstable_by_key(|arg| arg.index);
     Ok(vec![args])
 }
 
