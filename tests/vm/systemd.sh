@@ -13,6 +13,9 @@ part systemd-cgroupfs timeout 450 "$tests" --runtime "$runtime" --slow 10 --quie
 part systemd-driver timeout 600 "$tests" --runtime "$runtime" --slow 10 --quiet systemd::
 part systemd-driver-limits timeout 300 "$tests" --runtime "$runtime" --slow 10 --quiet --systemd-cgroup \
 	--skip not_blamed cgroups::memory_ cgroups::cpu cgroups::pids_ cgroups::unified cgroups::devices_ cgroups::block_io
+part systemd-image-tests timeout 450 "$tests" --runtime "$runtime" --slow 10 --quiet image::
+part systemd-image timeout 120 "$here/image.sh" "$runtime"
+part systemd-image-driver timeout 120 "$here/image.sh" "$runtime" --systemd-cgroup
 part systemd-podman timeout 450 "$here/podman.sh" "$runtime" cgroupfs
 part systemd-podman-driver timeout 450 "$here/podman.sh" "$runtime" systemd
 part systemd-apparmor timeout 120 "$here/apparmor.sh" "$runtime"
@@ -21,8 +24,11 @@ mkdir -p /srv/kelson/tests
 cp -r tests/vm /srv/kelson/tests/
 cp -r scripts /srv/kelson/
 cp "$runtime" /srv/kelson/kelson
+cp "$runtime-image" "$runtime-init" /srv/kelson/
 chmod -R a+rX /srv/kelson
 cd /srv/kelson || exit 1
+part systemd-user-image timeout 120 as-tester -- tests/vm/image.sh /srv/kelson/kelson
+part systemd-user-image-driver timeout 120 as-tester -- tests/vm/image.sh /srv/kelson/kelson --systemd-cgroup
 part systemd-user timeout 450 as-tester -- tests/vm/podman.sh /srv/kelson/kelson cgroupfs
 part systemd-user-driver timeout 450 as-tester -- tests/vm/podman.sh /srv/kelson/kelson systemd
 is "no unit of the machine has failed" "[]" "[$(systemctl --failed --no-legend --plain; systemctl is-system-running | grep -v running)]"
