@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::bundle::GUEST;
-use super::{Cmd, Context, Outcome, Run};
+use super::{Cmd, Context, Outcome, Run, eventually};
 
 pub struct Image<'c> {
     pub context: &'c Context,
@@ -73,6 +73,14 @@ impl<'c> Image<'c> {
     pub fn guest(&self, options: &[&str], words: &[&str]) -> Outcome<Run> {
         let all: Vec<&str> = std::iter::once(GUEST).chain(words.iter().copied()).collect();
         self.run(options, &all)
+    }
+
+    /// Runs it until the store knows the file again: one that was written just now may be written once more, and is not remembered.
+    pub fn remember(&self) -> Outcome {
+        eventually(self.context.patience, "the store knows the archive", || {
+            self.run(&[], &[]).and_then(Run::ok).ok()?;
+            (!self.entries("sources").is_empty()).then_some(())
+        })
     }
 
     /// Names below a directory of the store, sorted.

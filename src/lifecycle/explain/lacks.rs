@@ -182,7 +182,9 @@ fn mount(told: &Told<'_>, mount: &Mount, lacks: &mut Vec<Lack>) {
     }
     match &mount.kind {
         MountKind::Bind { source, .. } => {
-            if let Err(error) = std::fs::metadata(source) {
+            if !told.made.contains(source)
+                && let Err(error) = std::fs::metadata(source)
+            {
                 let error = Error::from(error);
                 lacks.push(fails(&property, format!("{}: {}", source.display(), error.cause())));
             }

@@ -14,7 +14,7 @@ mod lacks;
 mod write;
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Runtime, create, image, steps};
 use crate::cgroup::Driver;
@@ -54,7 +54,8 @@ fn of_image(runtime: &Runtime, image: &Options, options: &cli::Explain) -> Resul
     let terminal = image::wants_terminal(image, false);
     let wanted = image::Wanted { id, dir: &dir, root: None, terminal, program: &options.program, only_looks: true };
     let configured = image::configure(runtime, image, wanted)?;
-    of_text(runtime, &configured.text, &dir, Some(id), &Overrides::default())
+    let made: Vec<PathBuf> = configured.files.iter().map(|(name, _)| dir.join(name)).collect();
+    of_text(runtime, &configured.text, &dir, Some(id), &Overrides::default(), &made)
 }
 
 fn of_bundle(runtime: &Runtime, options: &cli::Explain) -> Result<Explanation> {
@@ -69,17 +70,18 @@ fn of_bundle(runtime: &Runtime, options: &cli::Explain) -> Result<Explanation> {
     }
     let text = plan::read_config(&path)?;
     let overrides = Overrides { overlay: options.overlay, ..Overrides::default() };
-    of_text(runtime, &text, &bundle, options.id.as_deref(), &overrides)
+    of_text(runtime, &text, &bundle, options.id.as_deref(), &overrides, &[])
 }
 
 /// Tells of the config.json that is `text`, of the bundle at the absolute path `bundle`, as container `id`; without one the
-/// bundle's directory gives the name.
+/// bundle's directory gives the name. Files that are `made` before the container is need not be there.
 pub fn of_text(
     runtime: &Runtime,
     text: &str,
     bundle: &Path,
     id: Option<&str>,
     overrides: &Overrides,
+    made: &[PathBuf],
 ) -> Result<Explanation> {
     let host = runtime.host();
     let plan = plan::plan(text, bundle, &host, overrides)?;
@@ -93,7 +95,8 @@ pub fn of_text(
         runtime.rootless,
     )?;
     let view = create::view_of_cgroups(&intent.record)?;
-    let told = Told { runtime, plan: &plan, intent: &intent, view: &view, id: &id, kernel: Calls::of_kernel() };
+    let kernel = Calls::of_kernel();
+    let told = Told { runtime, plan: &plan, intent: &intent, view: &view, id: &id, kernel, made };
     let lacks = lacks::of(&told)?;
     Ok(Explanation {
         bundle: bundle.display().to_string(),
@@ -125,6 +128,7 @@ struct Told<'t> {
     view: &'t CgroupView,
     id: &'t str,
     kernel: Calls,
+    made: &'t [PathBuf],
 }
 
 /// Every step in order, also those with nothing to do.

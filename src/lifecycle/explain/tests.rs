@@ -21,7 +21,7 @@ fn told(parts: Value) -> Result<Explanation> {
         }
     }
     let runtime = Runtime { root: std::env::temp_dir(), is_explicit_root: true, driver: Driver::None, rootless: false };
-    of_text(&runtime, &config.to_string(), &bundle, Some("web"), &Overrides::default())
+    of_text(&runtime, &config.to_string(), &bundle, Some("web"), &Overrides::default(), &[])
 }
 
 fn step<'e>(told: &'e Explanation, name: &str) -> &'e [Item] {
@@ -41,7 +41,7 @@ fn every_step_of_init_is_known() {
     let intent = intent::of(runtime.driver, None, "web", &plan.resources, &plan.annotations, false).unwrap();
     let view = create::view_of_cgroups(&intent.record).unwrap();
     let kernel = Calls::of_kernel();
-    let told = Told { runtime: &runtime, plan: &plan, intent: &intent, view: &view, id: "web", kernel };
+    let told = Told { runtime: &runtime, plan: &plan, intent: &intent, view: &view, id: "web", kernel, made: &[] };
     for name in init::step_names() {
         assert!(container::items(&told, name).unwrap().is_some(), "{name}");
     }
