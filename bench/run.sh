@@ -29,7 +29,7 @@ for view in "${views[@]}"; do
 			--markdown "$out/tables.md"
 	done
 done
-# A first run writes 200 MB of an image, or reads them from memory: disks of virtual machines say little.
+# podman, skopeo and umoci beside it, each with stores of its own.
 "$here/image.py" --kelson "$runtime" --view "${views[0]}" --rounds "$rounds" --work "$out" --json "$out/images.json" \
 	--markdown "$out/tables.md"
 limit=2621440
