@@ -346,8 +346,11 @@ pub fn readable_bytes(pipe: &OwnedFd) -> i32 {
 
 /// Ends the calling thread alone (pthread_exit(3)).
 pub fn end_thread() -> ! {
-    // SAFETY: no value is given to whoever joins it, and nothing on this thread's stack is needed by others.
-    unsafe { libc::pthread_exit(std::ptr::null_mut()) }
+    loop {
+        // SAFETY: ends this thread alone (_exit(2)), whose stack no other needs. pthread_exit(3) would unwind it, and aborts at a
+        // frame of Rust that cannot be unwound.
+        unsafe { libc::syscall(libc::SYS_exit, 0) };
+    }
 }
 
 /// Pushes a byte into a terminal's input (TIOCSTI), as an attacker would.
