@@ -83,8 +83,8 @@ ci: export CI = true
 # A minute of the storms in place of ten seconds.
 ci: export KELSON_CHAOS_SECONDS = 60
 ci: ## everything, as .ci/run does on a fresh machine
-	@scripts/suite test-format:2 test-architecture:1 test-dependencies:5 test-clippy:10 test-unit:15 test-bundles:10 test-tour:10 \
-		test-runtime:20 test-v2:15 test-fallbacks:15 test-validation:10 test-peers:15 test-engines:20 test-vm:25
+	@scripts/suite test-format:2 test-architecture:1 test-dependencies:5 test-clippy:10 test-unit:20 test-bundles:10 test-tour:10 \
+		test-runtime:20 test-v2:15 test-fallbacks:15 test-validation:10 test-peers:15 test-engines:20 test-vm:35
 
 .PHONY: test-format
 test-format: ## rustfmt
