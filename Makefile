@@ -157,6 +157,10 @@ deny: deps-python ## the same with advisories, for which it fetches RustSec's da
 bench: build deps-bench ## Kelson beside crun and runc, hot and cold, v1 and v2, and images beside podman, umoci and skopeo: medians, ratios, targets (CRUN, RUNC, ROUNDS)
 	bench/run.sh "$(RUNTIME)" "$(ROUNDS)" "$(CRUN)" "$(RUNC)"
 
+.PHONY: order
+order: deps-bench ## look which functions everyday commands execute, and write link/order.ld, by which they are placed (10 minutes)
+	bench/order.py
+
 # What the other targets need of Debian, each only where it is missing.
 
 .PHONY: runtime-tests
