@@ -14,6 +14,7 @@ pub mod inspect;
 mod kept;
 pub mod kill;
 mod listen;
+mod made;
 pub mod pause;
 pub mod spec;
 pub mod start;

@@ -16,7 +16,7 @@ mod write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::{Runtime, create, image, steps};
+use super::{Runtime, create, image, made, steps};
 use crate::cgroup::Driver;
 use crate::cgroup::intent::{self, Intent};
 use crate::cgroup::resources::Version;
@@ -94,7 +94,7 @@ pub fn of_text(
         &plan.annotations,
         runtime.rootless,
     )?;
-    let view = create::view_of_cgroups(&intent.record)?;
+    let view = made::view_of_cgroups(&intent.record)?;
     let kernel = Calls::of_kernel();
     let told = Told { runtime, plan: &plan, intent: &intent, view: &view, id: &id, kernel, made };
     let lacks = lacks::of(&told)?;

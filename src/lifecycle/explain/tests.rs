@@ -39,7 +39,7 @@ fn every_step_of_init_is_known() {
     let text = json!({"ociVersion": "1.3.0", "root": {"path": "src"}}).to_string();
     let plan = plan::plan(&text, &bundle, &host, &Overrides::default()).unwrap();
     let intent = intent::of(runtime.driver, None, "web", &plan.resources, &plan.annotations, false).unwrap();
-    let view = create::view_of_cgroups(&intent.record).unwrap();
+    let view = made::view_of_cgroups(&intent.record).unwrap();
     let kernel = Calls::of_kernel();
     let told = Told { runtime: &runtime, plan: &plan, intent: &intent, view: &view, id: "web", kernel, made: &[] };
     for name in init::step_names() {
