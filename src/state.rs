@@ -639,7 +639,6 @@ impl State {
         what(self) == what(other) && self.created == other.created
     }
 
-    /// Something is there that `delete` would have to take away, as far as can be told.
     /// The container is no more: what the store holds for it may go.
     pub fn leave_store(&self) {
         if let Some(link) = &self.store_link {
@@ -648,6 +647,7 @@ impl State {
         }
     }
 
+    /// Something is there that `delete` would have to take away, as far as can be told.
     fn leaves_something(&self) -> bool {
         self.is_alive().unwrap_or(true) || self.cgroup.is_there()
     }

@@ -52,16 +52,26 @@ pub fn open_pty(size: Option<WindowSize>) -> Result<Pty> {
 /// `DEVPTS_SUPER_MAGIC` of linux/magic.h.
 const DEVPTS_SUPER_MAGIC: FsType = FsType(0x1cd1);
 
-/// [parent] Hands the pty's master to whoever listens on `socket`; the packet's text is the peer's name.
-pub fn send_master(socket: &Path, master: BorrowedFd<'_>) -> Result<()> {
+/// [parent] Takes the pty's master that came with the announcement of a terminal: hands it to whoever listens on `socket`, else
+/// gives it back, to be relayed.
+pub fn take_master(mut fds: Vec<OwnedFd>, socket: Option<&Path>) -> Result<Option<OwnedFd>> {
+    let master = fds.pop().ok_or_else(|| Error::other("a terminal was announced and did not come"))?;
+    match socket {
+        Some(socket) => send_master(socket, master.as_fd()).map(|()| None),
+        None => clear_onlcr(master.as_fd()).map(|()| Some(master)),
+    }
+}
+
+/// The packet's text is the name of the pty's peer.
+fn send_master(socket: &Path, master: BorrowedFd<'_>) -> Result<()> {
     let name = format!("/dev/pts/{}", tty::number(master).unwrap_or(0));
     send_fd(socket, master, name.as_bytes()).doing(|| format!("send the terminal to {}", socket.display()))
 }
 
-/// [parent] A terminal that this process relays adds no carriage return, as in runc: the caller's own does, if it is one.
+/// A terminal that this process relays adds no carriage return, as in runc: the caller's own does, if it is one.
 ///
 /// Before the program runs, which may look. Who takes a terminal by a console socket decides for itself.
-pub fn clear_onlcr(master: BorrowedFd<'_>) -> Result<()> {
+fn clear_onlcr(master: BorrowedFd<'_>) -> Result<()> {
     let mut settings = termios::tcgetattr(master).doing(|| "read the pty's settings")?;
     settings.output_flags.remove(OutputFlags::ONLCR);
     termios::tcsetattr(master, SetArg::TCSANOW, &settings).doing(|| "change the pty's settings")

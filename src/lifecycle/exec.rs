@@ -1,7 +1,6 @@
 //! [parent] exec: runs another process in a container.
 
 use std::ffi::{CString, OsString};
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -97,20 +96,12 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
     child.wait_for_birth(&signals, |_| Err(Error::other("the stage process asked for a map of ids")))?;
     timings.lap("wait for the stage process");
     let mut console = None;
-    let set_up = child.serve(&signals, |child, ask, mut fds| {
+    let set_up = child.serve(&signals, |child, ask, fds| {
         timings.lap("wait for the process");
         let serving = ask.served();
         let served = match ask {
             Ask::Console => {
-                let master = fds.pop().ok_or_else(|| Error::other("a terminal was announced and did not come"))?;
-                match &options.console_socket {
-                    Some(socket) => terminal::send_master(socket, master.as_fd())?,
-                    None => {
-                        terminal::clear_onlcr(master.as_fd())?;
-                        console = Some(master);
-                    }
-                }
-                Ok(())
+                terminal::take_master(fds, options.console_socket.as_deref()).map(|master| console = master)
             }
             Ask::SetRlimits => {
                 parent::set_rlimits(child.pid(), &rlimits)?;

@@ -209,7 +209,7 @@ impl Made {
         timings: &mut Timings<'_>,
     ) -> Result<()> {
         let Self { child, net_devices, state, console, hooks_begun, .. } = self;
-        child.serve(signals, |child, ask, mut fds| {
+        child.serve(signals, |child, ask, fds| {
             timings.lap(steps::SERVE);
             let serving = ask.served();
             let served = match ask {
@@ -236,15 +236,7 @@ impl Made {
                     child.answer(Answer::Done)
                 }
                 Ask::Console => {
-                    let master = fds.pop().ok_or_else(|| Error::other("a terminal was announced and did not come"))?;
-                    match &options.console_socket {
-                        Some(socket) => terminal::send_master(socket, master.as_fd())?,
-                        None => {
-                            terminal::clear_onlcr(master.as_fd())?;
-                            *console = Some(master);
-                        }
-                    }
-                    Ok(())
+                    terminal::take_master(fds, options.console_socket.as_deref()).map(|master| *console = master)
                 }
                 Ask::Listener(number) => {
                     listen::send_seccomp_listener(plan.seccomp.as_ref(), state, Status::Creating, child, number)?;

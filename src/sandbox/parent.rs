@@ -63,14 +63,7 @@ pub fn spawn(setup: &mut init::Setup<'_>) -> Result<Child> {
     match born.property(|| "linux.namespaces").doing(|| "make the container's process")? {
         Forked::Child if has_stage => stage::run(setup, child_end),
         Forked::Child => init::run(setup, child_end),
-        Forked::Parent { pid, pidfd } if has_stage => Ok(Child {
-            pid,
-            pidfd: None,
-            socket,
-            stage: Some(Stage { pid, pidfd }),
-            owned: true,
-            heard: Heard::default(),
-        }),
+        Forked::Parent { pid, pidfd } if has_stage => Ok(Child::to_be_made_by(Stage { pid, pidfd }, socket)),
         Forked::Parent { pid, pidfd } => {
             Ok(Child { pid, pidfd: Some(pidfd), socket, stage: None, owned: true, heard: Heard::default() })
         }
@@ -137,18 +130,15 @@ pub fn spawn_exec(exec: &mut exec::Exec<'_>, target: &mut Option<stage::Target>)
     }
     match born.doing(|| "make the stage process")? {
         Forked::Child => stage::run_exec(exec, target.take(), child_end),
-        Forked::Parent { pid, pidfd } => Ok(Child {
-            pid,
-            pidfd: None,
-            socket,
-            stage: Some(Stage { pid, pidfd }),
-            owned: true,
-            heard: Heard::default(),
-        }),
+        Forked::Parent { pid, pidfd } => Ok(Child::to_be_made_by(Stage { pid, pidfd }, socket)),
     }
 }
 
 impl Child {
+    fn to_be_made_by(stage: Stage, socket: ParentEnd) -> Self {
+        Self { pid: stage.pid, pidfd: None, socket, stage: Some(stage), owned: true, heard: Heard::default() }
+    }
+
     pub fn pid(&self) -> Pid {
         self.pid
     }
