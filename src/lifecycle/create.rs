@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::unistd::Pid;
 
 use super::image::{self, Configured, Wanted};
 use super::made::{Until, make};
@@ -204,12 +203,6 @@ fn check_terminal(plan: &Plan, options: &cli::Create, is_foreground: bool) -> Re
         .hint("set process.terminal, or leave --console-socket out")),
         _ => Ok(()),
     }
-}
-
-/// Writes a PID file; its reader sees all of it or nothing.
-pub fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
-    let tag = format!(".{}", std::process::id());
-    state::write_atomically(path, &tag, 0o644, pid.to_string().as_bytes())
 }
 
 /// The exit code of a `run` that failed: a shell's, where it is in the foreground and execve(2) refused the program.

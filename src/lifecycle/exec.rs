@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
-use super::{Runtime, create, foreground, listen};
+use super::{Runtime, foreground, listen, pid_file};
 use crate::cgroup::SubCgroup;
 use crate::cli;
 use crate::ended::Exit;
@@ -125,7 +125,7 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
         terminal::send_fd(socket, pidfd, b"pidfd").doing(|| format!("send a pidfd to {}", socket.display()))?;
     }
     if let Some(path) = &options.pid_file {
-        create::write_pid_file(path, child.pid())?;
+        pid_file::write(path, child.pid())?;
     }
     signals.check()?;
     timings.lap("write the PID file");

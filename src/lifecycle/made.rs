@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
 
-use super::create::{Loaded, write_pid_file};
-use super::{Runtime, kept, listen, steps};
+use super::create::Loaded;
+use super::{Runtime, kept, listen, pid_file, steps};
 use crate::cgroup::{self, Cgroup};
 use crate::cli;
 use crate::error::{Context, Error, Result};
@@ -252,7 +252,7 @@ impl Made {
         let locked = self.reserved.locked().ok_or_else(|| Error::state("the state directory is gone"))?;
         locked.save(&self.state)?;
         if let Some(path) = &options.pid_file {
-            write_pid_file(path, self.child.pid())?;
+            pid_file::write(path, self.child.pid())?;
             self.pid_file = Some(path.clone());
         }
         timings.lap(steps::SAVE);

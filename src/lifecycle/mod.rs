@@ -16,6 +16,7 @@ pub mod kill;
 mod listen;
 mod made;
 pub mod pause;
+mod pid_file;
 pub mod spec;
 pub mod start;
 mod steps;

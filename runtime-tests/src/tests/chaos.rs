@@ -70,9 +70,13 @@ pub(super) fn rich(ctx: &Context) -> Outcome<Bundle<'_>> {
     Ok(bundle)
 }
 
-/// What of this test's containers is there: state, cgroups, mounts, processes. Empty is good.
+/// What of this test's containers is there: state, cgroups, mounts, processes, parts of PID files. Empty is good.
 fn remains(ctx: &Context) -> Vec<String> {
     let mut left: Vec<String> = ctx.state_entries().iter().map(|n| format!("state {n}")).collect();
+    // Nothing else has such a name.
+    let hidden = fs::read_dir(ctx.dir.join("io")).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let hidden = hidden.filter(|name| name.to_string_lossy().starts_with('.'));
+    left.extend(hidden.map(|name| format!("file {}", name.display())));
     for dir in ctx.cgroups.existing(&ctx.cgroup_parent) {
         let inside = fs::read_dir(&dir).into_iter().flatten().flatten();
         let inside = inside.filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));

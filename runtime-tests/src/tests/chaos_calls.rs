@@ -31,6 +31,7 @@ use crate::{check, check_eq, skip};
 
 pub const TESTS: &[Test] = &[
     Test { name: "chaos_stage_is_killed_before_it_tells_what_it_made", run: untold_birth },
+    Test { name: "chaos_killed_create_leaves_no_part_of_a_pid_file", run: part_of_a_pid_file },
     Test { name: "chaos_device_rules_are_complete_when_a_process_is_born", run: rules_before_birth },
     Test { name: "chaos_kill_at_every_system_call_of_create", run: |ctx| kill(ctx, &CREATE) },
     Test { name: "chaos_kill_at_every_system_call_of_create_with_a_stage", run: |ctx| kill(ctx, &CREATE_STAGED) },
@@ -377,6 +378,28 @@ fn untold_birth(ctx: &Context) -> Outcome {
         (target.failed)(&container)?;
         force(ctx, &container.id)?;
     }
+    Ok(())
+}
+
+/// Nobody who deletes the container knows of the PID file: what is written of it when create is killed has to go with that.
+fn part_of_a_pid_file(ctx: &Context) -> Outcome {
+    ctx.need_kelson("a single thread, which is traced,")?;
+    let mut bundle = rich(ctx)?;
+    let container = prepared(&mut bundle, &CREATE)?;
+    let (run, calls) = traced(&container, &CREATE, None)?;
+    run.exits(0)?;
+    force(ctx, &container.id)?;
+    let of_files = [SYS_write, SYS_rename, SYS_linkat, SYS_unlink];
+    let own = calls.iter().filter(|call| call.process == 0 && of_files.contains(&call.number));
+    let mut killed = 0;
+    for call in own.rev().take(6) {
+        let container = prepared(&mut bundle, &CREATE)?;
+        let (run, _) = traced(&container, &CREATE, Some((*call, Action::Kill)))?;
+        // One that needs fewer calls than the first has ended before.
+        killed += usize::from(run.code != 0);
+        force(ctx, &container.id).map_err(|why| why.during(&format!("killed at {}", label((*call, Action::Kill)))))?;
+    }
+    check!(killed > 1, "create was killed {killed} times of 6");
     Ok(())
 }
 
