@@ -6,6 +6,7 @@ use std::ffi::{CStr, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -173,13 +174,27 @@ pub fn is_marked(path: &Path) -> nix::Result<bool> {
     xattr::has_one_of(path, &MARKS)
 }
 
-/// Makes the directory at `path` and any parents that are missing, and adds what it made to `made`. Gives whether `path`
-/// itself was made: `false` if it was there.
+/// Of a container's own cgroup: the sticky bit, which means nothing there and costs no call, says that a Kelson made it for a
+/// container that is not deleted yet.
+const OF_CONTAINER: Mode = Mode::from_bits_truncate(0o1755);
+const OF_PARENT: Mode = Mode::from_bits_truncate(0o755);
+
+/// Whether a Kelson made the directory at `path` as a container's own cgroup, and not as a parent.
+pub fn is_of_container(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|found| found.mode() & libc::S_ISVTX != 0)
+}
+
+/// Makes a container's own cgroup at `path` and any parents that are missing, and adds what it made to `made`. Gives whether
+/// `path` itself was made: `false` if it was there.
 pub fn make(path: &Path, made: &mut Vec<PathBuf>) -> nix::Result<bool> {
+    make_with(path, OF_CONTAINER, made)
+}
+
+fn make_with(path: &Path, mode: Mode, made: &mut Vec<PathBuf>) -> nix::Result<bool> {
     // Each further round means that another Kelson removed a parent that it had made, after its last container; only a
     // host that does nothing else could make this many rounds.
     for _ in 0..1000 {
-        match nix::unistd::mkdir(path, Mode::from_bits_truncate(0o755)) {
+        match nix::unistd::mkdir(path, mode) {
             Ok(()) => {
                 made.push(path.into());
                 return Ok(true);
@@ -187,7 +202,7 @@ pub fn make(path: &Path, made: &mut Vec<PathBuf>) -> nix::Result<bool> {
             Err(Errno::EEXIST) => return Ok(false),
             Err(Errno::ENOENT) => {
                 let parent = path.parent().ok_or(Errno::ENOENT)?;
-                if make(parent, made)? {
+                if make_with(parent, OF_PARENT, made)? {
                     // Without a mark only this container's record knows whose it is, and it may go before the others.
                     if let Err(errno) = mark(parent) {
                         log::debug!("mark {}: {errno}", parent.display());

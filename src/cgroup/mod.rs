@@ -247,6 +247,7 @@ pub fn create(
             places.filter(|(key, _)| !cgroup.fresh.contains(*key)).map(|(_, place)| place.path.as_path()).collect();
         if !reused.is_empty() {
             check_unclaimed(&reused)?;
+            check_not_of_container(&reused)?;
         }
         limits::apply(&cgroup.record, resources, &cgroup.fresh)?;
     } else if limits::is_limited(resources) {
@@ -361,6 +362,14 @@ fn check_unused(key: &str, path: &Path) -> Result<()> {
         return refuse(format!("cgroup {} is in use by {}", path.display(), list_processes(&pids)));
     }
     if freezes_newcomers(key, path)? { refuse(format!("cgroup {} is frozen", path.display())) } else { Ok(()) }
+}
+
+/// Refuses the cgroup of a container that another state directory knows: its deletion is the end of all that is in it.
+fn check_not_of_container(cgroups: &[&Path]) -> Result<()> {
+    let Some(path) = cgroups.iter().find(|path| files::is_of_container(path)) else { return Ok(()) };
+    let cause = format!("cgroup {} is that of a container below another --root", path.display());
+    Err(Error::config("linux.cgroupsPath", cause)
+        .hint(format!("delete that one, or name another cgroup; if there is none: rmdir {}", path.display())))
 }
 
 /// Refuses a new cgroup below a frozen one: nothing that is born in it would run, and on v1 nothing would end.

@@ -25,6 +25,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "nested_deeper_than_a_path_is_killed_and_removed", run: nested_deep },
     Test { name: "not_empty_is_refused_or_shared", run: not_empty },
     Test { name: "path_of_a_stopped_container_is_not_shared", run: same_path_twice },
+    Test { name: "path_of_a_stopped_container_below_another_root_is_not_shared", run: same_path_below_another_root },
     Test { name: "manager_disabled", run: manager_disabled },
     Test { name: "memory_limit", run: memory_limit },
     Test { name: "memory_kernel", run: memory_kernel },
@@ -378,6 +379,36 @@ fn same_path_twice(ctx: &Context) -> Outcome {
     first.delete()?.ok()?;
     second.create()?.ok()?;
     second.end()
+}
+
+/// Two engines, each with a state directory of its own.
+fn same_path_below_another_root(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    bundle.without_namespace("pid").guest(&["sleep"]);
+    let first = bundle.start()?;
+    let pid = first.pid()?;
+    first.kill("KILL")?.ok()?;
+    first.wait_exit(pid)?;
+    let id = bundle.container()?.id.clone();
+    bundle.set("/linux/cgroupsPath", format!("{}/{}", ctx.cgroup_parent, first.id)).write()?;
+    let root = ctx.new_dir("root")?;
+    let other = |verb: &str| ctx.command(&ctx.runtime.to_string_lossy()).arg("--root").arg(&root).arg(verb);
+    let create = || other("create").arg("--bundle").arg(&bundle.dir).arg(&id).run();
+    let created = create()?;
+    if created.code == 0 {
+        other("start").arg(&id).run()?.ok()?;
+        first.delete()?;
+        let state = other("state").arg(&id).run()?.ok()?.json()?;
+        other("delete").args(["--force", &id]).run()?.ok()?;
+        check_eq!(state["status"], json!("running"), "status of the second when the first is deleted");
+        return Ok(());
+    }
+    created.fails_saying(&["linux.cgroupsPath", "--root"])?;
+    first.delete()?.ok()?;
+    create()?.ok()?;
+    other("start").arg(&id).run()?.ok()?;
+    other("delete").args(["--force", &id]).run()?.ok()?;
+    Ok(())
 }
 
 /// runtime-spec allows a check of the cgroup's emptiness; then it must be an error. Either way nobody else's process dies.
