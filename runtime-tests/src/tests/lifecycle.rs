@@ -22,6 +22,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "state_has_the_specified_properties", run: state_properties },
     Test { name: "state_of_a_stopped_one_has_no_pid", run: state_stopped },
     Test { name: "state_of_a_newer_format_is_an_error", run: newer_format },
+    Test { name: "state_of_an_older_format_is_managed", run: older_format },
     Test { name: "every_command_needs_an_id", run: commands_need_an_id },
     Test { name: "every_command_knows_only_what_exists", run: commands_of_a_missing_one },
     Test { name: "create_takes_an_id_once", run: create_twice },
@@ -319,6 +320,49 @@ fn newer_format(ctx: &Context) -> Outcome {
     state["new_property"] = json!({"of": "a newer kelson"});
     fs::write(&file, state.to_string())?;
     check_eq!(container.status()?, "running", "status from a record with an unknown property");
+    container.end()
+}
+
+/// What the first Kelson wrote, and no more.
+fn older_format(ctx: &Context) -> Outcome {
+    ctx.need_kelson("a format version in its state")?;
+    const MEMBERS: [&str; 14] = [
+        "format",
+        "id",
+        "oci_version",
+        "bundle",
+        "rootfs",
+        "created",
+        "owner",
+        "creating",
+        "pid",
+        "start_time",
+        "namespaces",
+        "pid_namespace_is_new",
+        "startable",
+        "cgroup",
+    ];
+    let mut bundle = sleeper(ctx)?;
+    let container = bundle.create()?;
+    let file = ctx.root.join(&container.id).join("state.json");
+    let of_today: serde_json::Value = serde_json::from_slice(&fs::read(&file)?)?;
+    let mut state = json!({});
+    for member in MEMBERS {
+        check!(!of_today[member].is_null(), "no {member} in {of_today}");
+        state[member] = of_today[member].clone();
+    }
+    state["format"] = json!(1);
+    fs::write(&file, state.to_string())?;
+    check_eq!(container.status()?, "created", "status of a created one");
+    check_eq!(json!(container.pid()?), of_today["pid"], "its pid");
+    container.start()?.ok()?;
+    check_eq!(container.status()?, "running", "status after start");
+    container.exec(&["exit", "7"])?.exits(7)?;
+    container.pause()?.ok()?;
+    check_eq!(container.status()?, "paused", "status after pause");
+    container.resume()?.ok()?;
+    let listed = ctx.runtime().args(["list", "--quiet"]).run()?.ok()?;
+    check_eq!(listed.out().trim(), container.id, "list");
     container.end()
 }
 
