@@ -30,7 +30,7 @@ CONTAINERS_CONF := $(DESTDIR)/etc/containers/containers.conf.d/50-kelson.conf
 .PHONY: help
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: deps-build ## build the static release binaries: target/…/release/kelson, kelson-image and kelson-init beside it
@@ -164,7 +164,7 @@ order: deps-bench ## look which functions everyday commands execute, and write l
 # What the other targets need of Debian, each only where it is missing.
 
 .PHONY: runtime-tests
-runtime-tests: build deps-runtime
+runtime-tests: build deps-runtime ## build runtime-tests and its guest
 	$(CARGO) build --release $(CARGO_FLAGS) -p runtime-tests
 
 .PHONY: deps-build
