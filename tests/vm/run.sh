@@ -31,6 +31,9 @@ part v2 machine v2 --minimal --timeout 1500 -- sh -c 'modprobe veth && modprobe 
 part two-cpus-and-swap machine two-cpus-and-swap --minimal --cpus 2 --timeout 240 -- sh -c 'modprobe zram &&
 	echo 512M >/sys/block/zram0/disksize && mkswap /dev/zram0 && swapon /dev/zram0 && exec "$@"' sh \
 	"$tests" --runtime "$runtime" --slow 10 --quiet cpu_affinity cpuset wait::
+# What the controllers of cgroup v1 limit that this host has in no hierarchy.
+part v1 machine v1 --minimal --timeout 240 -- "$here/v1.sh" \
+	"$tests" --runtime "$runtime" --slow 10 --quiet cgroups::network cgroups::hugepage cgroups::block cgroups::removed_by_delete
 # The walk of docs/tour.md, for cgroup v2; what iptables(8) asks of the kernel is for its bridge.
 bundles/assemble tool
 part tour machine tour --minimal --timeout 300 -- sh -c 'modprobe -a veth bridge tun nf_tables nft_compat nft_chain_nat \

@@ -684,10 +684,15 @@ fn pids_limit_zero(ctx: &Context) -> Outcome {
 }
 
 fn block_io_weight(ctx: &Context) -> Outcome {
-    let v1_has = ctx.cgroups.path("blkio", "/").join("blkio.weight").exists()
-        || ctx.cgroups.path("blkio", "/").join("blkio.bfq.weight").exists();
-    if !ctx.is_v2() && !v1_has {
-        skip!("this kernel has no blkio weight");
+    if !ctx.is_v2() {
+        // The hierarchy's root has none.
+        let dir = ctx.cgroups.path("blkio", &ctx.cgroup_parent);
+        fs::create_dir_all(&dir)?;
+        let has_weight = ["blkio.weight", "blkio.bfq.weight"].iter().any(|file| dir.join(file).exists());
+        cgroup::remove(&dir);
+        if !has_weight {
+            skip!("this kernel has no blkio weight");
+        }
     }
     limit(
         ctx,
