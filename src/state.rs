@@ -100,6 +100,9 @@ pub struct State {
     /// The link by which the store of images knows that the container uses layers of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_link: Option<PathBuf>,
+    /// The link that tells which ids of the host are the container's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids_link: Option<PathBuf>,
     /// How it ended, from the first command on that saw it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
@@ -614,6 +617,7 @@ impl State {
             host_mount: None,
             cgroup,
             store_link: None,
+            ids_link: None,
             ended: None,
         }
     }
@@ -639,9 +643,9 @@ impl State {
         what(self) == what(other) && self.created == other.created
     }
 
-    /// The container is no more: what the store holds for it may go.
+    /// The container is no more: what the store holds for it may go, and its ids are free.
     pub fn leave_store(&self) {
-        if let Some(link) = &self.store_link {
+        for link in self.store_link.iter().chain(&self.ids_link) {
             // Nothing depends on it: one that stays is found to be of no container.
             let _ = fs::remove_file(link);
         }

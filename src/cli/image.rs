@@ -52,7 +52,12 @@ pub const OPTIONS: &[&Opt] = &[
     ),
     &value("device", None, "HOST[:PATH][:rwm]", "give it a device of the host (repeatable)"),
     &switch("privileged", None, "all capabilities and devices, no seccomp filter: no boundary to the host"),
-    &value("userns", None, "auto|host", "users of its own (default for an ordinary user), or the host's (for root)"),
+    &value(
+        "userns",
+        None,
+        "auto|keep-id|host",
+        "users of its own (default for an ordinary user), with the caller's id kept (for an ordinary user), or the host's (for root)",
+    ),
     &value(
         "network",
         None,
@@ -134,8 +139,9 @@ pub fn options(words: &mut Words, image: OsString) -> Result<Options> {
         userns: match words.given("userns")?.as_deref() {
             None => UserNs::Default,
             Some("auto" | "private") => UserNs::Own,
+            Some("keep-id") => UserNs::KeepId,
             Some("host") => UserNs::Host,
-            Some(other) => return Err(unknown("userns", other, "auto or host")),
+            Some(other) => return Err(unknown("userns", other, "auto, keep-id or host")),
         },
         pid_host: is_host(words, "pid")?,
         ipc_host: is_host(words, "ipc")?,

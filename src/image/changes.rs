@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Digest;
+use super::config::IdMaps;
 
 /// A container, or the layer that was kept of one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,9 @@ pub struct Request {
     pub mount_points: HashSet<PathBuf>,
     /// Configuration of the image that the container was made of.
     pub image: Option<Digest>,
+    /// How the files at that root belong to other ids than in the image: the container's user namespace, by whose ids the layers are
+    /// mapped.
+    pub ids: Option<IdMaps>,
     /// Number of an inherited descriptor, which is closed as soon as the container may change again.
     pub done: Option<i32>,
 }

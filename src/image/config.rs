@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{SFlag, major, minor, stat};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::Digest;
@@ -61,6 +61,12 @@ pub struct Place<'a> {
     pub image: Digest,
     /// Users of a new user namespace, `None` for the host's.
     pub ids: Option<IdMaps>,
+    /// The layers' files belong to the ids of that namespace as they are seen inside.
+    pub id_mapped: bool,
+    /// The caller has no privilege on the host.
+    pub rootless: bool,
+    /// Who the program runs as if nobody else is named on the command line; `None`: whom the image names.
+    pub user: Option<String>,
     pub terminal: bool,
     pub is_cgroup_v2: bool,
     /// The cgroups can limit swap.
@@ -75,7 +81,7 @@ pub struct Place<'a> {
 }
 
 /// Container id, host id and size, each.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdMaps {
     pub uid: Vec<(u32, u32, u32)>,
     pub gid: Vec<(u32, u32, u32)>,
@@ -134,7 +140,7 @@ const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/
 /// # Errors
 /// A flag or the image asks for something that is wrong or not there.
 pub fn bundle(image: &ImageConfig, options: &Options, place: &Place<'_>) -> Result<Bundle> {
-    place.network.check(&options.publish, place.ids.is_some())?;
+    place.network.check(&options.publish, place.rootless)?;
     let none = Process::default();
     let own = image.config.as_ref().unwrap_or(&none);
     let hostname = options.hostname.clone().unwrap_or_else(|| place.id.chars().take(64).collect());
@@ -159,19 +165,17 @@ pub fn bundle(image: &ImageConfig, options: &Options, place: &Place<'_>) -> Resu
         linux["seccomp"] = profile;
     }
     let mut resources = resources(options, place)?;
-    match &place.ids {
-        // An ordinary user sets no device rules; what is not the user's cannot be opened anyhow.
-        Some(ids) => {
-            let maps = |maps: &[(u32, u32, u32)]| -> Value {
-                let map = |(container, host, size): &(u32, u32, u32)| json!({"containerID": container, "hostID": host, "size": size});
-                maps.iter().map(map).collect()
-            };
-            linux["uidMappings"] = maps(&ids.uid);
-            linux["gidMappings"] = maps(&ids.gid);
-        }
-        None => {
-            resources.insert("devices".into(), rules.into());
-        }
+    if let Some(ids) = &place.ids {
+        let maps = |maps: &[(u32, u32, u32)]| -> Value {
+            let map = |(container, host, size): &(u32, u32, u32)| json!({"containerID": container, "hostID": host, "size": size});
+            maps.iter().map(map).collect()
+        };
+        linux["uidMappings"] = maps(&ids.uid);
+        linux["gidMappings"] = maps(&ids.gid);
+    }
+    // An ordinary user sets no device rules; what is not the user's cannot be opened anyhow.
+    if !place.rootless {
+        resources.insert("devices".into(), rules.into());
     }
     if !resources.is_empty() {
         linux["resources"] = resources.into();
@@ -366,6 +370,9 @@ fn annotations(image: &ImageConfig, own: &Process, options: &Options, place: &Pl
         ),
     );
     all.insert("org.kelson.image".into(), json!(place.image));
+    if place.id_mapped {
+        all.insert(plan::IDMAP.into(), json!("true"));
+    }
     if let Some((upper, work)) = &place.upper {
         all.insert("org.kelson.overlay.upper".into(), json!(upper));
         all.insert("org.kelson.overlay.work".into(), json!(work));
@@ -380,7 +387,8 @@ fn process(
     hostname: &str,
     capabilities: &[&str],
 ) -> Result<Value> {
-    let user = options.user.as_deref().or(own.user.as_deref()).filter(|user| !user.is_empty());
+    let given = options.user.as_deref().or(place.user.as_deref()).or(own.user.as_deref());
+    let user = given.filter(|user| !user.is_empty());
     let mut all = json!({
         "terminal": place.terminal,
         "args": arguments(own, options, place)?,
@@ -638,15 +646,14 @@ fn is_device(mode: u32) -> bool {
     kind == SFlag::S_IFCHR.bits() || kind == SFlag::S_IFBLK.bits()
 }
 
-/// Whether the caller's users need a namespace of their own.
+/// Whether the container's users need a namespace of their own.
 pub fn needs_user_namespace(options: &Options, rootless: bool) -> Result<bool> {
     match (options.userns, rootless) {
         (UserNs::Host, true) => Err(Error::usage("--userns host: an ordinary user needs a user namespace")),
         (UserNs::Host, false) => Ok(false),
-        (UserNs::Own, false) => {
-            Err(Error::usage("--userns auto: the files of root's layers belong to the host's users")
-                .hint("an ordinary user's container has users of its own; a bundle can have linux.uidMappings"))
-        }
-        (UserNs::Default | UserNs::Own, rootless) => Ok(rootless),
+        (UserNs::KeepId, false) => Err(Error::usage("--userns keep-id: it keeps an ordinary user's id")
+            .hint("--userns auto gives root's containers ids")),
+        (UserNs::Own, _) => Ok(true),
+        (UserNs::Default | UserNs::KeepId, rootless) => Ok(rootless),
     }
 }

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::options::UserNs;
 use super::{Image, Options, Store};
 use crate::error::{Context, Error, Result};
 
@@ -48,6 +49,9 @@ pub fn ensure(options: &Options, store: &Store, program: &OsStr) -> Result<Image
     }
     if let Some(platform) = &options.platform {
         words.extend(["--platform".into(), platform.into()]);
+    }
+    if options.userns == UserNs::KeepId {
+        words.push("--keep-id".into());
     }
     if options.quiet {
         words.push("--quiet".into());

@@ -17,6 +17,7 @@ mod layers;
 pub mod network;
 pub mod options;
 pub mod origin;
+pub mod range;
 pub mod reference;
 mod seccomp;
 pub mod store;

@@ -91,8 +91,10 @@ pub enum UserNs {
     /// An ordinary user gets one, root none.
     #[default]
     Default,
-    /// One of the container's own.
+    /// One of the container's own: an ordinary user's, else with ids that no other container has.
     Own,
+    /// An ordinary user's, in which the caller has the same id as outside.
+    KeepId,
     /// None: users are the host's.
     Host,
 }

@@ -12,8 +12,9 @@ use serde_json::{Map, Value};
 use super::{Runtime, image};
 use crate::cli;
 use crate::error::{Context, Error, Result};
+use crate::image::options::UserNs;
 use crate::image::{Store, helper};
-use crate::plan::{IMAGE, LOWER};
+use crate::plan::{IDMAP, IMAGE, LOWER};
 
 /// Writes config.json, the files that it mounts, and an empty directory for the root.
 ///
@@ -22,6 +23,10 @@ use crate::plan::{IMAGE, LOWER};
 pub fn bundle(runtime: &Runtime, options: &cli::Bundle) -> Result<()> {
     if options.unpack && (options.image.keep_layer || options.image.upper.is_some()) {
         return Err(Error::usage("--unpack: what is written goes into DIR/rootfs, and no layer is kept"));
+    }
+    if options.unpack && options.image.userns == UserNs::Own && !runtime.rootless {
+        return Err(Error::usage("--unpack: a root file system of its own belongs to the host's users")
+            .hint("--userns auto maps the ids of layers: leave one of the two out"));
     }
     let dir = std::path::absolute(&options.dir).doing(|| format!("bundle {}", options.dir.display()))?;
     DirBuilder::new().recursive(false).mode(0o755).create(&dir).doing(|| format!("make {}", dir.display()))?;
@@ -56,7 +61,7 @@ fn write(runtime: &Runtime, options: &cli::Bundle, dir: &Path) -> Result<()> {
 fn unpack(config: &mut Value, store: &Store, root: &Path, program: &OsString) -> Result<()> {
     let annotations = config["annotations"].as_object_mut().map(std::mem::take).unwrap_or_default();
     let lower = annotations.get(LOWER).and_then(Value::as_str).unwrap_or("[]").to_owned();
-    let is_others = |(key, _): &(String, Value)| ![LOWER, IMAGE].contains(&key.as_str());
+    let is_others = |(key, _): &(String, Value)| ![LOWER, IDMAP, IMAGE].contains(&key.as_str());
     // Nothing in it is newer, and crun 1.8 takes no later version.
     config["ociVersion"] = "1.0.2".into();
     config["annotations"] = annotations.into_iter().filter(is_others).collect::<Map<_, _>>().into();

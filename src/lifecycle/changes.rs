@@ -21,9 +21,10 @@ use super::{Runtime, image, pause};
 use crate::cli;
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::changes::Request;
+use crate::image::config::IdMaps;
 use crate::image::kept::Kept;
 use crate::image::{Store, helper};
-use crate::plan::{IMAGE, LOWER, UPPER};
+use crate::plan::{IDMAP, IMAGE, LOWER, UPPER};
 use crate::signals::Signals;
 use crate::state::{self, State, Status};
 use crate::sys::fd::open;
@@ -171,16 +172,32 @@ fn of_container(runtime: &Runtime, state: State, store: Option<&Path>) -> Result
     let is_running = matches!(state.status(&runtime.root)?, Status::Running | Status::Created | Status::Paused);
     let mut request = Request { id, upper, lower, image, ..Request::default() };
     let mut root = None;
+    let is_id_mapped = annotation(IDMAP).is_some_and(|value| value == "true");
+    let config = match request.upper.is_some() || is_id_mapped {
+        true => serde_json::from_str(&state::config(&runtime.root, &request.id)?)
+            .map_err(|error| Error::other(error.to_string()))?,
+        false => serde_json::Value::Null,
+    };
     if request.upper.is_some() {
-        let text = state::config(&runtime.root, &request.id)?;
-        let config = serde_json::from_str(&text).map_err(|error| Error::other(error.to_string()))?;
+        // Where ids are mapped, the layer has those of the image.
         request.mount_points = image::mount_points(&config).into_iter().collect();
     } else {
+        if is_id_mapped {
+            request.ids = Some(IdMaps { uid: id_map(&config, "uidMappings"), gid: id_map(&config, "gidMappings") });
+        }
         let opened = open_root(&state)?;
         request.root = Some(opened.as_raw_fd());
         root = Some(opened);
     }
     Ok(Subject { request, store, root, running: is_running.then_some(state) })
+}
+
+/// `linux.uidMappings` or `linux.gidMappings`, which create has checked.
+fn id_map(config: &serde_json::Value, name: &str) -> Vec<(u32, u32, u32)> {
+    let number =
+        |line: &serde_json::Value, name: &str| line[name].as_u64().and_then(|number| u32::try_from(number).ok());
+    let line = |line| Some((number(line, "containerID")?, number(line, "hostID")?, number(line, "size")?));
+    config["linux"][name].as_array().into_iter().flatten().filter_map(line).collect()
 }
 
 /// The root of the container's process: what it wrote is nowhere else.

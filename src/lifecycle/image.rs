@@ -4,21 +4,26 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io::{IsTerminal, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use nix::unistd::{getegid, geteuid};
 
 use super::{Runtime, kept};
 use crate::error::{Context, Error, Result};
 use crate::image::config::{self, Bundle, IdMaps, ImageConfig, Place};
 use crate::image::kept::Kept;
 use crate::image::network::Helper;
-use crate::image::options::{Network, Pull};
+use crate::image::options::{Network, Pull, UserNs};
+use crate::image::range::Claim;
 use crate::image::store::FORMAT;
-use crate::image::{Image, Options, Origin, Store, helper};
+use crate::image::{Image, Options, Origin, Store, helper, ids, range};
 use crate::sys::mount;
+
+/// The store of `--userns keep-id` in an ordinary user's own.
+const KEEP_ID: &str = "keep-id";
 
 /// A configuration whose layers nobody removes from the store while this lives.
 pub struct Configured {
@@ -30,6 +35,9 @@ pub struct Configured {
     lock: Option<Flock<File>>,
     /// The layer that is kept.
     kept: Option<(kept::Place, Kept)>,
+    /// Ids that no other container has, and those of the container's root among them.
+    claim: Option<Claim>,
+    owner: Option<(u32, u32)>,
 }
 
 /// The container that is wanted.
@@ -54,7 +62,14 @@ pub struct Wanted<'a> {
 pub fn configure(runtime: &Runtime, options: &Options, wanted: Wanted<'_>) -> Result<Configured> {
     let Wanted { id, dir, root, terminal, program, only_looks } = wanted;
     let doing = || format!("image {:?}", options.image);
-    let store = Store::locate(options.store.as_deref(), runtime.rootless)?;
+    let mut store = Store::locate(options.store.as_deref(), runtime.rootless)?;
+    if options.userns == UserNs::KeepId {
+        if !only_looks && ids::of_caller().uid.len() < 2 {
+            return Err(no_other_ids());
+        }
+        // Who is root in it is another user outside: its layers are unpacked with other ids.
+        store.root.push(KEEP_ID);
+    }
     let (image, lock) = find(options, &store, program, only_looks).doing(doing)?;
     let layers = store.stack(&image);
     let top = layers.first().cloned().ok_or_else(|| Error::other("the image has no layers: there is nothing in it"));
@@ -66,6 +81,7 @@ pub fn configure(runtime: &Runtime, options: &Options, wanted: Wanted<'_>) -> Re
         .doing(doing)?;
     let is_cgroup_v2 = statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC);
     let network = options.network.clone().unwrap_or_else(Network::of_this_host);
+    let (ids, claim) = id_maps(options, runtime, &store, only_looks)?;
     let kept = kept_layer(options, &store, id, &top, only_looks)?;
     let place = Place {
         id,
@@ -74,7 +90,10 @@ pub fn configure(runtime: &Runtime, options: &Options, wanted: Wanted<'_>) -> Re
         upper: kept.as_ref().map(|kept| (kept.upper(), kept.work())),
         layers: layers.clone(),
         image: image.config,
-        ids: id_maps(options, runtime, &store)?,
+        id_mapped: claim.is_some(),
+        rootless: runtime.rootless,
+        user: (options.userns == UserNs::KeepId).then(|| format!("{}:{}", geteuid(), getegid())),
+        ids,
         terminal,
         is_cgroup_v2,
         limits_swap: limits_swap(is_cgroup_v2),
@@ -95,7 +114,8 @@ pub fn configure(runtime: &Runtime, options: &Options, wanted: Wanted<'_>) -> Re
         let mount_points = mount_points(&config);
         (place, Kept { format: FORMAT, image: image.config, lower: layers, mount_points, user: None })
     });
-    Ok(Configured { text: config.to_string(), files, store, lock, kept })
+    let owner = claim.as_ref().and_then(|_| root_of(place.ids.as_ref()?));
+    Ok(Configured { text: config.to_string(), files, store, lock, kept, claim, owner })
 }
 
 /// The image, and the lock that keeps it; what the store lacks is brought into it.
@@ -159,18 +179,42 @@ pub fn mount_points(config: &serde_json::Value) -> BTreeSet<PathBuf> {
     destinations.filter_map(|path| Some(Path::new(path).strip_prefix("/").ok()?.components().collect())).collect()
 }
 
-/// The ids with which the layers were unpacked.
-fn id_maps(options: &Options, runtime: &Runtime, store: &Store) -> Result<Option<IdMaps>> {
+/// The ids of the container: those with which the layers were unpacked, or ones of its own with which they will be seen.
+fn id_maps(
+    options: &Options,
+    runtime: &Runtime,
+    store: &Store,
+    only_looks: bool,
+) -> Result<(Option<IdMaps>, Option<Claim>)> {
     if !config::needs_user_namespace(options, runtime.rootless)? {
-        return Ok(None);
+        return Ok((None, None));
+    }
+    if !runtime.rootless {
+        let claim = if only_looks { Claim::look()? } else { Claim::take()? };
+        return Ok((Some(claim.maps()), Some(claim)));
     }
     match store.ownership()? {
-        Some(ownership) if !ownership.uid.is_empty() => Ok(Some(IdMaps { uid: ownership.uid, gid: ownership.gid })),
+        Some(ownership) if ownership.squash && options.userns == UserNs::KeepId => Err(no_other_ids()),
+        Some(ownership) if !ownership.uid.is_empty() => {
+            Ok((Some(IdMaps { uid: ownership.uid, gid: ownership.gid }), None))
+        }
         _ => {
             Err(Error::other(format!("the layers in {} were not unpacked for an ordinary user", store.root.display()))
                 .hint("use a store of your own: --store DIR"))
         }
     }
+}
+
+/// The container is set up by its root, who is somebody else then.
+fn no_other_ids() -> Error {
+    Error::other("--userns keep-id: there are no ids for root and the others")
+        .hint("subordinate ids in /etc/subuid and /etc/subgid, newuidmap(1), and a store that was made with them")
+}
+
+/// User and group on the host who are root in it.
+fn root_of(ids: &IdMaps) -> Option<(u32, u32)> {
+    let root = |map: &[(u32, u32, u32)]| map.iter().find(|(container, ..)| *container == 0).map(|(_, host, _)| *host);
+    Some((root(&ids.uid)?, root(&ids.gid)?))
 }
 
 /// Whether a limit of swap can be set: memory.swap.max, or memsw of v1, which a kernel may be booted without.
@@ -189,9 +233,17 @@ impl Configured {
         Ok(self.store.root.join("roots").join(format!("{:x}-{:x}", info.dev(), info.ino())))
     }
 
-    /// Makes that link, and the files; from then on the layers are the container's to keep. `user`: the directory of the container
-    /// that writes to the layer which is kept, if it is made now.
+    /// Where it will be told which ids the container with the directory `dir` has, if they are its own.
+    pub fn ids_link(&self, dir: &Path) -> Result<Option<PathBuf>> {
+        self.claim.as_ref().map(|_| range::link_of(dir)).transpose()
+    }
+
+    /// Makes that link, the one of [`Configured::ids_link`], and the files; from then on the layers are the container's to keep.
+    /// `user`: the directory of the container that writes to the layer which is kept, if it is made now.
     pub fn settle(&mut self, dir: &Path, link: &Path, user: Option<&Path>) -> Result<()> {
+        if let (Some(link), Some(claim)) = (self.ids_link(dir)?, self.claim.take()) {
+            claim.settle(dir, &link)?;
+        }
         let doing = || format!("tell the store of the container: {}", link.display());
         if let Some((place, kept)) = &self.kept {
             kept::claim(&place.dir, Some(kept), user)?;
@@ -211,8 +263,12 @@ impl Configured {
         for (name, contents) in &self.files {
             let path = dir.join(name);
             let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path);
-            made.and_then(|mut file| file.write_all(contents.as_bytes()))
-                .doing(|| format!("write {}", path.display()))?;
+            let written = made.and_then(|mut file| {
+                file.write_all(contents.as_bytes())?;
+                // The container's root may change them.
+                self.owner.map_or(Ok(()), |(uid, gid)| fchown(&file, Some(uid), Some(gid)))
+            });
+            written.doing(|| format!("write {}", path.display()))?;
         }
         Ok(())
     }

@@ -93,7 +93,10 @@ pub(super) fn make(
     if !plan.namespaces.mount.is_own() {
         state.host_mount = Some(rootfs::mount_id(&plan.root.path).property(|| "root.path")?);
     }
-    state.store_link = image.as_ref().map(|image| image.link(locked.dir())).transpose()?;
+    if let Some(image) = &image {
+        state.store_link = Some(image.link(locked.dir())?);
+        state.ids_link = image.ids_link(locked.dir())?;
+    }
     // The journal: what a kill at any later instant can leave behind is written before it is made.
     locked.begin(&state)?;
     timings.lap(steps::JOURNAL);

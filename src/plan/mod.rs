@@ -28,7 +28,7 @@ pub use process::{
     CAPABILITIES, apparmor, is_real_time, parse_capability, parse_env, parse_id, process, scheduler_policy_name,
     selinux,
 };
-pub use root::{IMAGE, LOWER, UPPER};
+pub use root::{IDMAP, IMAGE, LOWER, UPPER};
 pub use seccomp::{flag_names as seccomp_flag_names, native as native_arch};
 pub use source::{read_config, read_process, read_resources};
 pub use update::{LimitOptions, resources_of_update};
@@ -65,7 +65,7 @@ pub fn plan(text: &str, bundle: &Path, host: &Host, overrides: &Overrides) -> Re
 
     let namespaces = linux::resolve_namespaces(linux.namespaces.as_deref().unwrap_or_default())?;
     let id_maps = linux::id_maps(&linux, &namespaces)?;
-    let root = root::resolve(spec.root, &linux, &annotations, &namespaces, bundle, overrides)?;
+    let root = root::resolve(spec.root, &linux, &annotations, &namespaces, &id_maps, bundle, overrides)?;
     let mounts = mounts::resolve(spec.mounts.as_deref().unwrap_or_default(), bundle, &namespaces, &id_maps)?;
     let process =
         spec.process.map(|process| process::resolve(process, host, Warn::Yes, &overrides.args)).transpose()?;

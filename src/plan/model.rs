@@ -97,6 +97,9 @@ pub struct Overlay {
     pub lower: Vec<PathBuf>,
     /// Upper and work directory; `None` is a private tmpfs that vanishes with the container.
     pub upper: Option<(PathBuf, PathBuf)>,
+    /// All of them are seen through the id maps of the container's user namespace: on disk their files belong to the ids that are
+    /// seen inside.
+    pub id_mapped: bool,
 }
 
 /// Propagation of a mount (mount_namespaces(7)).

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::model::{Namespaces, Overlay, Root};
+use super::model::{IdMaps, Namespaces, Overlay, Root};
 use super::process::unknown;
 use super::{Overrides, mounts, required, some_text, spec};
 use crate::error::{Context, Error, Kind, Result};
@@ -11,6 +11,8 @@ use crate::error::{Context, Error, Kind, Result};
 pub const LOWER: &str = "org.kelson.overlay.lower";
 pub const UPPER: &str = "org.kelson.overlay.upper";
 const WORK: &str = "org.kelson.overlay.work";
+/// `true`: the layers are seen through `linux.uidMappings` and `linux.gidMappings`.
+pub const IDMAP: &str = "org.kelson.overlay.idmap";
 /// Digest of the configuration of the image that the layers are of: for `commit`.
 pub const IMAGE: &str = "org.kelson.image";
 /// Keys that start so are ours: one that we do not know is a mistake.
@@ -21,14 +23,15 @@ pub fn resolve(
     linux: &spec::Linux<'_>,
     annotations: &BTreeMap<String, String>,
     namespaces: &Namespaces,
+    id_maps: &IdMaps,
     bundle: &Path,
     overrides: &Overrides,
 ) -> Result<Root> {
     let root = root.ok_or_else(|| Error::config("root", "required property is missing"))?;
-    let property = || "root.path".to_string();
-    let path = required(&some_text(root.path), property)?.to_string();
+    let root_path = || "root.path".to_string();
+    let path = required(&some_text(root.path), root_path)?.to_string();
     let path = bundle.join(path);
-    directory(&path).property(property)?;
+    directory(&path).property(root_path)?;
     let propagation = match linux.rootfs_propagation.as_deref() {
         None | Some("") => None,
         Some(name) => {
@@ -42,12 +45,16 @@ pub fn resolve(
         // Without one it would be mounted on the host, where nothing removes it.
         return Err(Error::config("linux.namespaces", "an overlay needs a mount namespace of the container"));
     }
+    if overlay.as_ref().is_some_and(|overlay| overlay.id_mapped) && id_maps.uid.is_empty() {
+        return Err(Error::config(property(IDMAP), "there is nothing to map with")
+            .hint("a user namespace in linux.namespaces, linux.uidMappings and linux.gidMappings"));
+    }
     Ok(Root { path, readonly: root.readonly.unwrap_or(false), propagation, overlay })
 }
 
 fn overlay(root: &Path, annotations: &BTreeMap<String, String>, overrides: &Overrides) -> Result<Option<Overlay>> {
     for key in annotations.keys().filter(|key| key.starts_with(OURS)) {
-        let known = [LOWER, UPPER, WORK, IMAGE];
+        let known = [LOWER, UPPER, WORK, IDMAP, IMAGE];
         if !known.contains(&key.as_str()) {
             return Err(unknown(property(key), "annotation", key, known.into_iter()));
         }
@@ -76,9 +83,21 @@ fn overlay(root: &Path, annotations: &BTreeMap<String, String>, overrides: &Over
             layers.map(|(i, path)| layer(path, || format!("{}[{i}]", property(LOWER)))).collect::<Result<_>>()?
         }
         None if upper.is_some() || overrides.overlay => vec![root.to_path_buf()],
+        None if annotations.contains_key(IDMAP) => {
+            return Err(Error::config(property(IDMAP), format!("there are no layers: it needs {LOWER} beside it")));
+        }
         None => return Ok(None),
     };
-    Ok(Some(Overlay { lower, upper }))
+    let id_mapped = match annotations.get(IDMAP).map(String::as_str) {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(other) => return Err(Error::config(property(IDMAP), format!("{other:?} is neither true nor false"))),
+    };
+    if id_mapped && upper.as_ref().is_some_and(|(upper, work)| upper.parent() != work.parent()) {
+        // overlayfs wants them on one mount, which is made of the directory that both are in.
+        return Err(Error::config(property(WORK), format!("with {IDMAP} it must be beside the upper directory")));
+    }
+    Ok(Some(Overlay { lower, upper, id_mapped }))
 }
 
 fn property(key: &str) -> String {

@@ -21,6 +21,7 @@ mod copy_up;
 mod device;
 pub mod intent;
 mod making;
+mod mapped;
 mod mounts;
 mod overlay;
 pub mod path;
@@ -134,7 +135,10 @@ impl<'p> RootFs<'p> {
     fn mount_root_tree(plan: &'p Plan, prepared: &Prepared) -> Result<Self> {
         let path = plan.root.path.as_path();
         let base = base_propagation(plan);
-        let fd = openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let fd = match prepared.root() {
+            Some(fd) => fd.try_clone_to_owned()?,
+            None => openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?,
+        };
         if base.kind == PropagationKind::Shared {
             make_parent_private(&fd)?;
         }

@@ -16,6 +16,7 @@ use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
 use nix::unistd::{Gid, Uid, fchownat};
 
 use super::cgroup::is_initial_user_ns;
+use super::mapped;
 use super::tree::{Change, FdNames, NewFs, Place, Tree, c_string};
 use super::visit::WayBack;
 use crate::error::{Context, Error, Kind, Result};
@@ -39,11 +40,18 @@ struct Layers {
 /// The overlay as a tree to attach. Older kernels can make it only in a mount namespace of the caller's own, where things
 /// may be mounted at `scratch`; without `scratch` that is `EINVAL` or `ENOSYS`.
 pub(super) fn build(plan: &Plan, overlay: &Overlay, scratch: Option<&Path>) -> Result<Tree> {
-    let lower = open_layers(overlay)?;
+    let mut lower = open_layers(overlay)?;
     let user_xattr = !is_initial_user_ns()?;
     let label = plan.mount_label.clone().filter(|label| !label.is_empty());
+    let mapped = match overlay.id_mapped {
+        true => Some(mapped::Mapped::make(plan, overlay, &mut lower, scratch)?),
+        false => None,
+    };
     if let Some((upper, work)) = &overlay.upper {
-        let upper = (open_annotated(upper, "upper")?, open_annotated(work, "work")?);
+        let upper = match mapped.and_then(|mapped| mapped.upper) {
+            Some(upper) => upper,
+            None => (open_annotated(upper, "upper")?, open_annotated(work, "work")?),
+        };
         return Layers { lower, upper, user_xattr, label }.mount(scratch);
     }
     let tmpfs = private_tmpfs(label.as_deref())?;
@@ -104,14 +112,14 @@ fn open_layers(overlay: &Overlay) -> Result<Vec<OwnedFd>> {
     overlay.lower.iter().map(|path| open_annotated(path, "lower")).collect()
 }
 
-fn open_annotated(path: &Path, which: &str) -> Result<OwnedFd> {
+pub(super) fn open_annotated(path: &Path, which: &str) -> Result<OwnedFd> {
     openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .doing(|| format!("open overlay directory {}", path.display()))
         .property(|| format!("annotations.org.kelson.overlay.{which}"))
 }
 
 /// What the container writes, unless it was given a directory for it; gone with the container.
-fn private_tmpfs(label: Option<&str>) -> Result<Tree> {
+pub(super) fn private_tmpfs(label: Option<&str>) -> Result<Tree> {
     let mut data = vec!["mode=755".to_owned()];
     data.extend(label.map(|label| format!("context={label}")));
     Tree::new(NewFs { fs_type: "tmpfs".into(), source: "tmpfs".into(), data, ..NewFs::default() })
@@ -138,7 +146,7 @@ fn upper_in(root: BorrowedFd<'_>, lower: &[OwnedFd]) -> Result<(OwnedFd, OwnedFd
     Ok(dirs)
 }
 
-fn attach_at(tree: Tree, path: &Path) -> Result<OwnedFd> {
+pub(super) fn attach_at(tree: Tree, path: &Path) -> Result<OwnedFd> {
     let fd = openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     tree.attach(&Place { fd, root: None, path }, Change::default(), FdNames::HostProc)
 }

@@ -18,11 +18,14 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Pid, Uid, getgroups, setfsgid, setfsuid, setgroups};
 
 use super::cgroup::is_initial_user_ns;
+use super::overlay;
 use super::visit::{in_mount_namespace_of, in_mount_namespace_without};
-use super::{overlay, path};
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::{IdMapping, Mount, MountIdMap, MountKind, Plan, PropagationKind};
 use crate::sys::mount::{self, MountAttr, Reach, attr};
+
+/// The `index` of what is no mount of the configuration: the directory that the overlay is mounted on.
+const ROOT: usize = usize::MAX;
 
 /// What the child attaches; plain descriptors, close-on-exec, that it inherits or receives.
 #[derive(Debug, Default)]
@@ -51,6 +54,11 @@ impl Prepared {
         self.sources.extend(self.awaited.drain(..count).zip(sources));
     }
 
+    /// Where the overlay goes, opened.
+    pub(super) fn root(&self) -> Option<BorrowedFd<'_>> {
+        self.source(ROOT)
+    }
+
     pub(super) fn source(&self, index: usize) -> Option<BorrowedFd<'_>> {
         self.sources.iter().find(|(of, _)| *of == index).map(|(_, source)| source.as_fd())
     }
@@ -71,6 +79,10 @@ pub fn prepare(plan: &Plan, joined_user_ns: Option<BorrowedFd<'_>>) -> Result<Pr
     }
     // A mount namespace that is not new is not the parent's to look around in.
     let has_late = has_user_ns && plan.namespaces.mount.is_new();
+    if has_late && prepared.overlay.is_some() {
+        // It may be among layers, to which the container's root has no way.
+        prepared.awaited.push(ROOT);
+    }
     let unreachable = if is_privileged && has_late { unreachable(plan) } else { vec![] };
     for mount in &plan.mounts {
         match &mount.id_map {
@@ -96,12 +108,17 @@ pub fn prepare(plan: &Plan, joined_user_ns: Option<BorrowedFd<'_>>) -> Result<Pr
 ///
 /// Must be called by a single thread.
 pub fn prepare_late(plan: &Plan, indices: &[usize], pid: Pid, user_ns: BorrowedFd<'_>) -> Result<Vec<OwnedFd>> {
+    let root = indices.contains(&ROOT).then(|| {
+        open_as(&plan.root.path, pid)
+            .doing(|| format!("open the root file system {}", plan.root.path.display()))
+            .property(|| "root.path")
+    });
     let mounts = plan.mounts.iter().filter(|mount| indices.contains(&mount.index));
     let opened = |mount: &Mount| match &mount.id_map {
         Some(id_map) => id_mapped(mount, id_map, plan.namespaces.mount.is_new().then_some(pid), Some(user_ns)),
         None => opened_for(mount, pid),
     };
-    mounts.map(|mount| explained(opened(mount), mount)).collect()
+    root.into_iter().chain(mounts.map(|mount| explained(opened(mount), mount))).collect()
 }
 
 fn explained(tree: Result<OwnedFd>, mount: &Mount) -> Result<OwnedFd> {
@@ -133,11 +150,16 @@ fn opened_for(mount: &Mount, pid: Pid) -> Result<OwnedFd> {
     let MountKind::Bind { source, .. } = &mount.kind else {
         return Err(Error::other("only bind mounts have a source to open"));
     };
+    open_as(source, pid)
+}
+
+/// The file `path` as process `pid` has it mounted.
+fn open_as(path: &Path, pid: Pid) -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let root = openat(AT_FDCWD, format!("/proc/{pid}/root").as_str(), flags | OFlag::O_DIRECTORY, Mode::empty())?;
-    match path::open_below(root.as_fd(), source, OFlag::O_PATH) {
+    match super::path::open_below(root.as_fd(), path, OFlag::O_PATH) {
         // A link of procfs that is no path: /proc/PID/ns/net leads to a file that is on no mount of any namespace.
-        Err(Errno::ELOOP) => Ok(openat(AT_FDCWD, source, flags, Mode::empty())?),
+        Err(Errno::ELOOP) => Ok(openat(AT_FDCWD, path, flags, Mode::empty())?),
         opened => Ok(opened?),
     }
 }
@@ -202,7 +224,7 @@ fn refused(error: Error) -> Error {
 }
 
 /// uid_map or gid_map, as it is written to /proc.
-fn lines(map: &[IdMapping]) -> String {
+pub(super) fn lines(map: &[IdMapping]) -> String {
     map.iter().fold(String::new(), |mut text, IdMapping { container, host, size }| {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{container} {host} {size}");

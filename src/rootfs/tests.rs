@@ -616,7 +616,7 @@ fn a_terminal_is_not_bound_over_a_link() {
 
 fn overlay_of(layers: &[PathBuf]) -> Plan {
     let mut plan = plan(vec![file_system("/proc", "proc", &[], 0)]);
-    plan.root.overlay = Some(Overlay { lower: layers.to_vec(), upper: None });
+    plan.root.overlay = Some(Overlay { lower: layers.to_vec(), upper: None, id_mapped: false });
     plan
 }
 
@@ -689,7 +689,7 @@ fn an_overlay_keeps_an_upper_directory() {
         }
         let mut plan = overlay_of(&["/tmp/lower".into()]);
         let upper = Some(("/tmp/upper".into(), "/tmp/work".into()));
-        plan.root.overlay = Some(Overlay { lower: vec!["/tmp/lower".into()], upper });
+        plan.root.overlay = Some(Overlay { lower: vec!["/tmp/lower".into()], upper, id_mapped: false });
         thread::scope(|scope| {
             let container = || {
                 unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).unwrap();

@@ -17,7 +17,8 @@ use nix::sys::stat::{SFlag, major, minor};
 use nix::unistd::{Whence, lseek};
 use tar::{EntryType, Header};
 
-use super::file::{Meta, Time, attributes};
+use super::file::{Meta, Time};
+use super::owners::Owners;
 use super::walk::Change;
 
 /// Largest number in a header's field of 7 octal digits, and in one of 11.
@@ -37,6 +38,7 @@ pub struct Archive<W> {
     limit: u64,
     /// Every file belongs to the caller, who is root in the image.
     is_squashed: bool,
+    owners: Owners,
     entries: u64,
 }
 
@@ -45,8 +47,8 @@ pub struct Archive<W> {
 struct Records(Vec<u8>);
 
 impl<W: Write> Archive<W> {
-    pub fn new(output: W, limit: u64, is_squashed: bool) -> Self {
-        Self { output, linked: HashMap::new(), written: 0, limit, is_squashed, entries: 0 }
+    pub fn new(output: W, limit: u64, is_squashed: bool, owners: Owners) -> Self {
+        Self { output, linked: HashMap::new(), written: 0, limit, is_squashed, owners, entries: 0 }
     }
 
     /// Adds one change.
@@ -81,7 +83,7 @@ impl<W: Write> Archive<W> {
             let mark = change.path.with_file_name(mark);
             return self.header(&mark, EntryType::Regular, &gone(), b"", Records::default());
         };
-        let meta = self.owned(Meta::of(file)?);
+        let meta = self.owned(self.owners.meta(file)?);
         let kind = match meta.kind() {
             SFlag::S_IFDIR => EntryType::Directory,
             SFlag::S_IFLNK => EntryType::Symlink,
@@ -100,7 +102,7 @@ impl<W: Write> Archive<W> {
             }
             self.linked.insert(meta.file, change.path.to_owned());
         }
-        for (name, value) in attributes(&file)? {
+        for (name, value) in self.owners.attributes(&file)? {
             records.add(&[b"SCHILY.xattr.", name.to_bytes()].concat(), &value);
         }
         match kind {

@@ -3,6 +3,7 @@
 pub mod archive;
 mod file;
 mod lower;
+mod owners;
 mod walk;
 
 use std::fs::File;
@@ -20,12 +21,14 @@ use serde_json::json;
 
 pub use file::{Meta, attributes};
 pub use lower::{Item, Layers};
+pub use owners::Owners;
 pub use walk::{Change, Kind, Side, walk};
 
 /// What [`Request`] gives, opened: descriptors that were inherited are this process's alone from here on.
 pub struct Container {
     layers: Layers,
     side: Side,
+    owners: Owners,
     /// Closed as soon as the container may change again.
     done: Option<File>,
 }
@@ -40,12 +43,17 @@ impl Container {
             (None, Some(upper)) => Side::Upper(open_directory(upper)?, request.mount_points.clone()),
             (None, None) => return Err(Error::usage("neither a root nor a layer of a container is given")),
         };
-        Ok(Self { layers: Layers::open(&request.lower)?, side, done })
+        Ok(Self { layers: Layers::open(&request.lower)?, side, owners: Owners(request.ids.clone()), done })
+    }
+
+    /// Whose its files are in the image.
+    pub fn owners(&self) -> &Owners {
+        &self.owners
     }
 
     /// Tells every change, directories before what is in them.
     pub fn changes(self, tell: &mut dyn FnMut(&Change<'_>) -> Result<()>) -> Result<()> {
-        let changes = walk(&self.layers, self.side, tell);
+        let changes = walk(&self.layers, self.side, &self.owners, tell);
         drop(self.done);
         changes
     }

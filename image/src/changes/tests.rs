@@ -158,7 +158,7 @@ fn files_come_back_as_they_were() {
     nix::unistd::mkfifo(&at("upper", "pipe"), Mode::S_IRWXU).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(at("upper", "socket")).unwrap();
 
-    let mut archive = Archive::new(vec![], 64 << 20, true);
+    let mut archive = Archive::new(vec![], 64 << 20, true, Owners::default());
     dirs.container(&[]).changes(&mut |change| archive.add(change)).unwrap();
     let bytes = archive.finish().unwrap();
     let out = fs::File::open(dirs.0.join("out")).unwrap();
@@ -181,7 +181,7 @@ fn files_come_back_as_they_were() {
     let file = fs::File::open(at("out", "d/file")).unwrap();
     assert_eq!(attributes(&file).unwrap(), [(c"user.test".to_owned(), b"a=b\nc".to_vec())]);
 
-    let mut archive = Archive::new(vec![], 1 << 20, true);
+    let mut archive = Archive::new(vec![], 1 << 20, true, Owners::default());
     let error = dirs.container(&[]).changes(&mut |change| archive.add(change)).unwrap_err().to_string();
     assert!(error.contains("/sparse") && error.contains("bytes"), "{error}");
 }

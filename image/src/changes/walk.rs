@@ -24,6 +24,7 @@ use serde::Serialize;
 
 use super::file::{Meta, attributes, is_opaque, mark};
 use super::lower::{Item, Layers, READ_DIR, is_whiteout};
+use super::owners::Owners;
 
 /// How deep directories may be: no layer has more (unpack).
 const MAX_DEPTH: usize = 256;
@@ -80,6 +81,7 @@ struct Level {
 
 pub struct Walk<'w> {
     layers: &'w Layers,
+    owners: &'w Owners,
     side: Side,
     way: Vec<Level>,
     tell: &'w mut dyn FnMut(&Change<'_>) -> Result<()>,
@@ -89,11 +91,16 @@ pub struct Walk<'w> {
 ///
 /// # Errors
 /// What cannot be read or understood; what `tell` says.
-pub fn walk(layers: &Layers, side: Side, tell: &mut dyn FnMut(&Change<'_>) -> Result<()>) -> Result<()> {
+pub fn walk(
+    layers: &Layers,
+    side: Side,
+    owners: &Owners,
+    tell: &mut dyn FnMut(&Change<'_>) -> Result<()>,
+) -> Result<()> {
     let root = layers.root()?;
     let (Side::Merged(dir, _) | Side::Upper(dir, _)) = &side;
     let dir = openat(dir, ".", READ_DIR, Mode::empty()).doing(|| "open the container's root")?;
-    let mut walk = Walk { layers, side, way: vec![], tell };
+    let mut walk = Walk { layers, owners, side, way: vec![], tell };
     walk.directory(PathBuf::new(), dir, Kind::Changed, root.as_ref(), false)
 }
 
@@ -150,7 +157,7 @@ impl Walk<'_> {
             let Some(file) = vanished(openat(dir, name.as_os_str(), LOOK, Mode::empty())).doing(doing)? else {
                 continue;
             };
-            let meta = Meta::of(file.as_fd()).doing(doing)?;
+            let meta = self.owners.meta(file.as_fd()).doing(doing)?;
             let what = match &self.side {
                 Side::Merged(_, mount) => match mount::stat(file.as_fd()).doing(doing)?.mount_id == *mount {
                     true => What::File,
@@ -176,7 +183,7 @@ impl Walk<'_> {
     /// Whether the directory itself is another than the image's: not by what is in it.
     fn differs(&self, path: &Path, dir: &OwnedFd, lower: &Item, has_mount_points: bool) -> Result<bool> {
         let doing = || format!("look at {} of the container", shown(path));
-        let meta = Meta::of(dir.as_fd()).doing(doing)?;
+        let meta = self.owners.meta(dir.as_fd()).doing(doing)?;
         // The root is made by the runtime, as are names to mount something on, which change the time of a directory.
         let is_root = path.as_os_str().is_empty();
         let is_new = !is_root && !has_mount_points && meta.modified != lower.meta.modified;
@@ -184,7 +191,7 @@ impl Walk<'_> {
             return Ok(is_new || !meta.looks_like(&lower.meta));
         }
         let image = self.layers.open_in(lower.layers[0], path, READ_DIR)?;
-        Ok(attributes(dir).doing(doing)? != attributes(&image).doing(doing)?)
+        Ok(self.owners.attributes(dir).doing(doing)? != attributes(&image).doing(doing)?)
     }
 
     fn entries(

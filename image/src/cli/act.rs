@@ -36,7 +36,7 @@ pub fn perform(invocation: &Invocation) -> Result<()> {
         Command::List if options.layers => {
             let store = locate(options)?;
             // Directories of other users of the container are closed to the caller.
-            ids::enter_as_root(&store, options.squash)?;
+            ids::enter_as_root(&store, kind(options))?;
             print(&show::kept(&store, options)?)
         }
         Command::List => print(&show::list(&locate(options)?, options)?),
@@ -55,13 +55,13 @@ pub fn perform(invocation: &Invocation) -> Result<()> {
         Command::Commit(request, commit) => {
             let container = Container::open(request)?;
             let store = locate(options)?;
-            let ownership = ids::enter_as_root(&store, options.squash)?;
+            let ownership = ids::enter_as_root(&store, kind(options))?;
             let writer = Writer::open(store, ownership)?;
             let image = commit::commit(&writer, container, request, commit, &options.limits)?;
             print(&format!("{}\n", image.config))
         }
         Command::Flatten(layers, dir) => {
-            ids::enter_as_root(&locate(options)?, options.squash)?;
+            ids::enter_as_root(&locate(options)?, kind(options))?;
             flatten::flatten(layers, dir)
         }
         Command::Print(text) => print(text),
@@ -76,10 +76,19 @@ fn print(text: &str) -> Result<()> {
 fn diff(options: &Options, request: &Request) -> Result<()> {
     let container = Container::open(request)?;
     // Files of which the caller is not the owner, or that are closed to their owner, are read as the container's root.
-    ids::enter_as_root(&locate(options)?, options.squash)?;
+    ids::enter_as_root(&locate(options)?, kind(options))?;
     let mut out = std::io::stdout().lock();
     let text = changes::show(container, options.json)?;
     out.write_all(&text).and_then(|()| out.flush()).doing(|| "write to standard output")
+}
+
+/// What a store that is made now will be.
+fn kind(options: &Options) -> ids::Kind {
+    match (options.squash, options.keep_ids) {
+        (true, _) => ids::Kind::Squash,
+        (false, true) => ids::Kind::KeepIds,
+        (false, false) => ids::Kind::Usual,
+    }
 }
 
 fn locate(options: &Options) -> Result<Store> {
@@ -90,7 +99,7 @@ fn locate(options: &Options) -> Result<Store> {
 /// The store for who changes it. There must be no second thread yet.
 fn writer(options: &Options) -> Result<Writer> {
     let store = locate(options)?;
-    let ownership = ids::enter(&store, options.squash)?;
+    let ownership = ids::enter(&store, kind(options))?;
     Writer::open(store, ownership)
 }
 

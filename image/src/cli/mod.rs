@@ -45,6 +45,8 @@ pub struct Options {
     pub store: Option<PathBuf>,
     /// A store that is made now has only files of the caller's.
     pub squash: bool,
+    /// A store that is made now is for `run --userns keep-id`.
+    pub keep_ids: bool,
     pub platform: Option<Platform>,
     pub limits: Limits,
     /// For `ensure`: the registry is asked, whether the store has the name or not.
@@ -91,6 +93,7 @@ impl Default for Options {
             log: Global::default(),
             store: std::env::var_os("KELSON_STORE").filter(|value| !value.is_empty()).map(PathBuf::from),
             squash: false,
+            keep_ids: false,
             platform: None,
             limits: Limits::default(),
             always_pull: false,
@@ -120,7 +123,7 @@ const fn opt(long: &'static str, short: Option<char>, value: Option<&'static str
     Opt { long, short, value, help }
 }
 
-const GLOBAL: [Opt; 8] = [
+const GLOBAL: [Opt; 9] = [
     opt(
         "store",
         None,
@@ -128,6 +131,12 @@ const GLOBAL: [Opt; 8] = [
         "directory of the images (default: $KELSON_STORE, /var/lib/kelson, or ~/.local/share/kelson)",
     ),
     opt("squash", None, None, "make a store in which all files are the caller's, whatever images say of their owners"),
+    opt(
+        "keep-id",
+        None,
+        None,
+        "make a store for run --userns keep-id, in which an ordinary user's id is no image's root",
+    ),
     opt(
         "log",
         None,
@@ -444,6 +453,7 @@ fn set(parser: &mut lexopt::Parser, options: &mut Options, opt: &Opt) -> Result<
     if opt.value.is_none() {
         match opt.long {
             "squash" => options.squash = true,
+            "keep-id" => options.keep_ids = true,
             "debug" => options.log.debug = true,
             "quiet" => options.quiet = true,
             "json" => options.json = true,

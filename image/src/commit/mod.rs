@@ -153,7 +153,7 @@ fn read_config(store: &Store, base: &Image) -> Result<Map<String, Value>> {
 fn draft(writer: &Writer, container: Container, limits: &Limits) -> Result<Option<Draft>> {
     let blob = Hashed::new(BufWriter::with_capacity(256 << 10, writer.scratch()?));
     let output = Hashed::new(GzEncoder::new(blob, Compression::fast()));
-    let mut archive = Archive::new(output, limits.bytes, writer.ownership.squash);
+    let mut archive = Archive::new(output, limits.bytes, writer.ownership.squash, container.owners().clone());
     container.changes(&mut |change| archive.add(change)).doing(|| "read the container's changes")?;
     if archive.entries() == 0 {
         return Ok(None);

@@ -7,9 +7,9 @@ use std::fs;
 use std::path::Path;
 
 use kelson::error::{Context, Error, Result};
-use kelson::image::Store;
 use kelson::image::config::IdMaps;
 use kelson::image::store::{FORMAT, Ownership};
+use kelson::image::{Store, ids};
 use kelson::plan::{self, IdMapping};
 use kelson::sandbox::parent::map_ids;
 use kelson::sys::process::{CloneArgs, Forked, SingleThreaded, clone, exit_now};
@@ -23,20 +23,31 @@ use crate::unpack::{Ids, Limits, Options};
 /// One map of [`Ownership`].
 type Ranges = Vec<(u32, u32, u32)>;
 
+/// What is asked of a store that is made now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An ordinary user is root in it.
+    Usual,
+    /// All files are the caller's.
+    Squash,
+    /// An ordinary user has the same id in it as outside.
+    KeepIds,
+}
+
 /// Decides whose files the store has, or reads what was decided, and makes this process one that can write them: that may put it
 /// into a user namespace of its own. It must have no second thread yet.
 ///
 /// # Errors
 /// The store is another user's, or the ids that it was made with are not this caller's any more.
-pub fn enter(store: &Store, squash: bool) -> Result<Ownership> {
+pub fn enter(store: &Store, kind: Kind) -> Result<Ownership> {
     let here = (current("uid_map")?, current("gid_map")?);
     let known = store.ownership()?;
-    if squash && known.as_ref().is_some_and(|known| !known.squash) {
+    if kind == Kind::Squash && known.as_ref().is_some_and(|known| !known.squash) {
         return Err(Error::usage("--squash: the store has files with owners already").hint("--store DIR makes another"));
     }
     let ownership = match known {
         Some(known) => known,
-        None => decide(here.clone(), squash)?,
+        None => decide(here.clone(), kind)?,
     };
     if ownership.squash {
         return match (&ownership.uid, &ownership.gid) == (&own().0, &own().1) {
@@ -55,9 +66,10 @@ pub fn enter(store: &Store, squash: bool) -> Result<Ownership> {
 ///
 /// # Errors
 /// As [`enter`].
-pub fn enter_as_root(store: &Store, squash: bool) -> Result<Ownership> {
-    let ownership = enter(store, squash)?;
-    if !geteuid().is_root() {
+pub fn enter_as_root(store: &Store, kind: Kind) -> Result<Ownership> {
+    let ownership = enter(store, kind)?;
+    // Else this process has made a namespace in which it may do everything, whoever it is there.
+    if ownership.squash && !geteuid().is_root() {
         let (uid, gid) = own();
         let maps = plan::IdMaps { uid: mappings(&uid), gid: mappings(&gid) };
         enter_namespace(maps).doing(|| "make a user namespace to read files in")?;
@@ -74,14 +86,15 @@ fn own() -> (Ranges, Ranges) {
     (vec![(0, geteuid().as_raw(), 1)], vec![(0, getegid().as_raw(), 1)])
 }
 
-fn decide(here: (Ranges, Ranges), squash: bool) -> Result<Ownership> {
+fn decide(here: (Ranges, Ranges), kind: Kind) -> Result<Ownership> {
+    let squash = kind == Kind::Squash;
     let of = |(uid, gid), squash, user_xattr| Ownership { format: FORMAT, uid, gid, squash, user_xattr };
     if geteuid().is_root() {
         // trusted.* attributes take CAP_SYS_ADMIN in the initial user namespace (xattr(7)).
         let is_initial = here.0 == [(0, 0, u32::MAX)];
         return Ok(of(if squash { own() } else { here }, squash, !is_initial));
     }
-    let IdMaps { uid, gid } = kelson::image::ids::of_caller();
+    let IdMaps { uid, gid } = if kind == Kind::KeepIds { ids::kept() } else { ids::of_caller() };
     match squash || uid.len() < 2 || gid.len() < 2 {
         true => {
             if !squash {

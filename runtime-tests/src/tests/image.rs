@@ -446,7 +446,6 @@ fn failures(ctx: &Context) -> Outcome {
         &["--security-opt", "seccomp=/nowhere"],
         &["--security-opt", "apparmor=no-such-profile"],
         &["--publish", "1:1"],
-        &["--userns", "auto"],
     ] {
         image.run(options, &[])?.fails().map_err(|e| e.during(&format!("{options:?}")))?;
         check_eq!(ctx.state_entries(), Vec::<String>::new(), "state after {options:?}");

@@ -34,6 +34,7 @@ pub mod terminal;
 pub mod timings;
 pub mod top;
 pub mod update;
+pub mod userns;
 pub mod wait;
 
 /// A module's tests; the full name of a test is `group::test`.
@@ -67,6 +68,7 @@ pub const GROUPS: &[Group] = &[
     Group { name: "overlay", tests: overlay::TESTS },
     Group { name: "rootless", tests: rootless::TESTS },
     Group { name: "image", tests: image::TESTS },
+    Group { name: "userns", tests: userns::TESTS },
     Group { name: "diff", tests: diff::TESTS },
     Group { name: "commit", tests: commit::TESTS },
     Group { name: "kept", tests: kept::TESTS },

@@ -42,7 +42,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 const USER: u32 = 61_000;
-const RANGE: u32 = 3_000_000;
+pub(super) const RANGE: u32 = 3_000_000;
 
 /// A bundle that belongs to an ordinary user, with this user's only id as root of the container.
 pub(super) fn rootless(ctx: &Context) -> Outcome<Bundle<'_>> {
@@ -69,8 +69,8 @@ fn prepare<'c>(bundle: &mut Bundle<'c>) -> Outcome<crate::harness::Container<'c>
     Ok(container)
 }
 
-/// The user gets a name, and a range of subordinate ids, in a mount namespace of the test's own.
-fn with_ranges(ctx: &Context, bundle: &mut Bundle) -> Outcome {
+/// The user gets a name, and a range of subordinate ids, in a mount namespace of the test's own; until [`end_ranges`].
+pub(super) fn show_ranges(ctx: &Context) -> Outcome {
     ctx.need_program("newuidmap")?;
     ctx.need_program("newgidmap")?;
     unshare(CloneFlags::CLONE_NEWNS)?;
@@ -90,6 +90,12 @@ fn with_ranges(ctx: &Context, bundle: &mut Bundle) -> Outcome {
         // The mount goes with the test's mount namespace.
         mount(Some(&own), file, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     }
+    Ok(())
+}
+
+/// A container with those as its users.
+fn with_ranges(ctx: &Context, bundle: &mut Bundle) -> Outcome {
+    show_ranges(ctx)?;
     let maps = json!([
         {"containerID": 0, "hostID": USER, "size": 1}, {"containerID": 1, "hostID": RANGE, "size": 65536},
     ]);
@@ -98,7 +104,7 @@ fn with_ranges(ctx: &Context, bundle: &mut Bundle) -> Outcome {
 }
 
 /// Takes the binds away again: they name the test's directory, and the leak check sees them.
-fn end_ranges() {
+pub(super) fn end_ranges() {
     for file in ["/etc/passwd", "/etc/group", "/etc/subuid", "/etc/subgid"] {
         // Nothing is there if the test was skipped.
         let _ = nix::mount::umount2(file, nix::mount::MntFlags::MNT_DETACH);
