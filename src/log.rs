@@ -16,7 +16,7 @@
 //! container's root.
 
 use std::borrow::Cow;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -69,6 +69,17 @@ impl Target {
         match path {
             b"" | b"/dev/stderr" => Self::Stderr,
             _ => Self::File(OsString::from_vec(path.to_vec()).into()),
+        }
+    }
+
+    /// The value of `--log` that means this; `None` for what is meant without the option.
+    pub fn to_value(&self) -> Option<OsString> {
+        match self {
+            Self::Stderr => None,
+            // One that begins as a word of crun's does is told from it.
+            Self::File(path) => Some([OsStr::new("file:"), path.as_os_str()].into_iter().collect()),
+            Self::Journal(id) => Some(format!("journald:{id}").into()),
+            Self::Syslog(name) => Some(format!("syslog:{name}").into()),
         }
     }
 }

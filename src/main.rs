@@ -79,7 +79,7 @@ fn perform(global: &Global, command: &Command) -> Result<u8> {
         Command::Create(options) => create::create(&runtime()?, options)?,
         Command::Run(options) => return create::run(&runtime()?, options),
         Command::Bundle(options) => bundle::bundle(&runtime()?, options)?,
-        Command::Image { program, words } => return bundle::image(program, words),
+        Command::Image { program, words } => return bundle::image(global, program, words),
         Command::Diff(options) => return changes::diff(&runtime()?, options),
         Command::Commit(options) => return changes::commit(&runtime()?, options),
         Command::Start { id } => start::start(&runtime()?, id)?,

@@ -10,10 +10,11 @@ use std::process::Command;
 use serde_json::{Map, Value};
 
 use super::{Runtime, image};
-use crate::cli;
+use crate::cli::{self, Global};
 use crate::error::{Context, Error, Result};
 use crate::image::options::UserNs;
 use crate::image::{Store, helper};
+use crate::log::Format;
 use crate::plan::{IDMAP, IMAGE, LOWER};
 
 /// Writes config.json, the files that it mounts, and an empty directory for the root.
@@ -76,9 +77,33 @@ fn unpack(config: &mut Value, store: &Store, root: &Path, program: &OsString) ->
     }
 }
 
-/// Becomes `kelson-image` with these words.
-pub fn image(program: &OsString, words: &[OsString]) -> Result<u8> {
+/// Becomes `kelson-image` with these words, and what `global` says.
+pub fn image(global: &Global, program: &OsString, words: &[OsString]) -> Result<u8> {
     let helper = helper::find("kelson-image", program)?;
-    let error = Command::new(&helper).args(words).exec();
+    let error = Command::new(&helper).args(options_of(global)).args(words).exec();
     Err(error).doing(|| format!("execute {}", helper.display()))
+}
+
+/// The global options that say the same again.
+fn options_of(global: &Global) -> Vec<OsString> {
+    let mut words: Vec<OsString> = vec![];
+    let mut add = |option: &str, value: OsString| words.extend([option.into(), value]);
+    if let Some(root) = &global.root {
+        add("--root", root.into());
+    }
+    if let Some(value) = global.log.to_value() {
+        add("--log", value);
+    }
+    if global.log_format == Format::Json {
+        add("--log-format", "json".into());
+    }
+    match global.log_level {
+        Some(level) => add("--log-level", level.as_str().to_ascii_lowercase().into()),
+        None if global.debug => add("--log-level", "debug".into()),
+        None => {}
+    }
+    if let Some(rootless) = global.rootless {
+        add("--rootless", rootless.to_string().into());
+    }
+    words
 }

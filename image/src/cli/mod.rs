@@ -123,7 +123,7 @@ const fn opt(long: &'static str, short: Option<char>, value: Option<&'static str
     Opt { long, short, value, help }
 }
 
-const GLOBAL: [Opt; 9] = [
+const GLOBAL: [Opt; 11] = [
     opt(
         "store",
         None,
@@ -146,6 +146,8 @@ const GLOBAL: [Opt; 9] = [
     opt("log-format", None, Some("text|json"), "format of the log lines (default: text)"),
     opt("log-level", None, Some("LEVEL"), "error, warning, info, debug or trace (default: $RUST_LOG, or warning)"),
     opt("debug", None, None, "the same as --log-level debug"),
+    opt("root", None, Some("DIR"), "state of kelson's containers, which images do not depend on"),
+    opt("rootless", None, Some("BOOL"), "whether the caller lacks root's privileges (default: found out)"),
     opt("help", Some('h'), None, "show this help"),
     opt("version", Some('v'), None, "print the version"),
 ];
@@ -472,6 +474,11 @@ fn set(parser: &mut lexopt::Parser, options: &mut Options, opt: &Opt) -> Result<
     };
     match opt.long {
         "store" => options.store = Some(value.into()),
+        "root" => options.log.root = Some(value.into()),
+        "rootless" => {
+            let no_bool = || Error::usage(format!("--rootless: {value:?} is neither true nor false"));
+            options.log.rootless = Some(text()?.parse().map_err(|_| no_bool())?);
+        }
         "log" => options.log.log = Target::parse(value),
         "log-format" => options.log.log_format = Format::parse(&text()?)?,
         "log-level" => options.log.log_level = parse_level(&text()?)?,

@@ -37,6 +37,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "image_that_is_not_there", run: missing },
     Test { name: "bundle_is_run_by_any_means", run: bundle },
     Test { name: "explained", run: explained },
+    Test { name: "global_options_reach_the_other_program", run: global_options },
     Test { name: "fifty_at_once", run: fifty },
     Test { name: "ordinary_user", run: rootless },
 ];
@@ -520,6 +521,19 @@ fn explained(ctx: &Context) -> Outcome {
     // hosts and the like, which run makes itself.
     check!(!text.contains("no such file"), "what run would make is told to be missing: {text}");
     check_eq!((ctx.state_entries(), image.entries("roots")), (vec![], vec![]), "containers");
+    Ok(())
+}
+
+fn global_options(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    let log = ctx.dir.join("log");
+    let own = ctx.runtime().arg("--log").arg(&log).args(["--log-format", "json", "--debug", "--rootless", "false"]);
+    own.args(["image", "--store"]).arg(&image.store).args(["inspect", "nothing"]).run()?.fails_saying(&["nothing"])?;
+    let text = fs::read_to_string(&log)?;
+    let last = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).next_back();
+    let last = last.ok_or_else(|| format!("no JSON in the log: {text}"))?;
+    check_eq!(last["level"], json!("error"), "level of the last line");
+    check!(last["msg"].to_string().contains("nothing"), "the last line: {last}");
     Ok(())
 }
 
