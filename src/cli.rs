@@ -134,6 +134,8 @@ pub struct Run {
     pub detach: bool,
     /// Do not delete the container after it ends.
     pub keep: bool,
+    /// Delete it after it ends, also a detached one.
+    pub remove: bool,
     pub no_subreaper: bool,
     /// Replaces `process.args`; empty keeps them.
     pub args: Vec<OsString>,

@@ -211,6 +211,19 @@ impl Directory {
         }
     }
 
+    /// Locks it, however long another command holds it (flock(2)).
+    ///
+    /// # Errors
+    /// `ENOENT` if it was removed meanwhile.
+    pub fn lock(&self) -> Result<()> {
+        while let Err(error) = self.file.lock() {
+            if error.kind() != std::io::ErrorKind::Interrupted {
+                return Err(error).doing(|| format!("lock {}", self.path.display()));
+            }
+        }
+        self.check_named()
+    }
+
     fn check_named(&self) -> Result<()> {
         let asked = fs::symlink_metadata(&self.path).and_then(|named| Ok((named, self.file.metadata()?)));
         let (named, own) = asked.doing(|| format!("look at {}", self.path.display()))?;

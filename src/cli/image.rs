@@ -21,7 +21,11 @@ pub const OPTIONS: &[&Opt] = &[
     &value("name", None, "ID", "id of the container (default: made up)"),
     &switch("tty", Some('t'), "give it a terminal (default: if the caller has one)"),
     &switch("interactive", Some('i'), "give it standard input (default: yes)"),
-    &switch("rm", None, "delete the container after it ends: a foreground run always does"),
+    &switch(
+        "rm",
+        None,
+        "delete the container after it ends: a foreground run always does, for a detached one a process stays that waits",
+    ),
     &switch("init", None, "run a small init as process 1, which reaps orphans and passes signals on"),
     &value("volume", Some('v'), "HOST:PATH[:ro]", "mount a file or directory of the host (repeatable)"),
     &value("mount", None, "type=bind|tmpfs,…", "mount, in docker's long form (repeatable)"),

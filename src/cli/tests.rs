@@ -289,7 +289,6 @@ fn sample(opt: &Opt) -> &'static str {
         ("format", _) => "json",
         // These are refused.
         ("l3-cache-schema" | "mem-bw-schema", _) => "",
-        ("rm", _) => "false",
         ("env-file", _) => "/dev/null",
         ("volume", _) => "/a:/b",
         ("mount", _) => "type=tmpfs,target=/a",
@@ -369,10 +368,7 @@ fn an_image_is_no_bundle() {
     for (line, text) in [
         ("run -m 1m web", "--memory needs --image (config.json of the bundle says it otherwise)"),
         ("run --image a -b /b", "--bundle and --image: the image is the bundle"),
-        (
-            "run --image a --rm -d",
-            "--rm and --detach: nothing of Kelson stays to delete the container when it ends (kelson wait ID && kelson delete ID)",
-        ),
+        ("run --image a --rm --keep", "--rm and --keep: one of them says what becomes of the container"),
         ("bundle a", "\"bundle\" requires an argument: IMAGE DIR (kelson bundle [options] IMAGE DIR [ARGS...])"),
     ] {
         assert_eq!(refused(line), (text.into(), 1), "{line}");

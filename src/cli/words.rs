@@ -169,9 +169,9 @@ pub fn run(words: &mut Words) -> Result<Command> {
             return Err(Error::usage(format!("--{option} and --image: the image is the bundle")));
         }
     }
-    if words.is_set("rm") && run.detach {
-        return Err(Error::usage("--rm and --detach: nothing of Kelson stays to delete the container when it ends")
-            .hint("kelson wait ID && kelson delete ID"));
+    run.remove = words.is_set("rm");
+    if run.remove && run.keep {
+        return Err(Error::usage("--rm and --keep: one of them says what becomes of the container"));
     }
     let id = match words.given("name")? {
         Some(id) => id,

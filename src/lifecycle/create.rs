@@ -8,7 +8,7 @@ use nix::fcntl::OFlag;
 
 use super::image::{self, Configured, Wanted};
 use super::made::{Until, make};
-use super::{Runtime, delete, foreground, listen, steps, wait};
+use super::{Runtime, delete, foreground, listen, remover, steps, wait};
 use crate::cli;
 use crate::ended::Exit;
 use crate::error::{Context, Error, Result};
@@ -42,6 +42,10 @@ pub fn create(runtime: &Runtime, options: &cli::Create) -> Result<()> {
 /// Creates and starts the container; in the foreground waits for its end and gives its exit code.
 pub fn run(runtime: &Runtime, options: &cli::Run) -> Result<u8> {
     let create = &options.create;
+    let leaves_remover = options.detach && options.remove;
+    if leaves_remover {
+        remover::check()?;
+    }
     let mut timings = Timings::begin(create.timings.as_deref(), "run", &create.id)?;
     let preserved = listen::preserved(create.preserve_fds)?;
     let plan = match &options.image {
@@ -76,6 +80,12 @@ pub fn run(runtime: &Runtime, options: &cli::Run) -> Result<u8> {
         return Err(error);
     }
     timings.lap(steps::POSTSTART);
+    if let Some(pidfd) = pidfd.as_ref().filter(|_| leaves_remover)
+        && let Err(error) = remover::leave(runtime, &state, pidfd)
+    {
+        delete::destroy(runtime, &state)?;
+        return Err(error);
+    }
     timings.finish();
     if options.detach {
         return match notify {

@@ -57,9 +57,14 @@ pub fn destroy(runtime: &Runtime, own: &State) -> Result<()> {
         Err(error) if error.kind() == Kind::State => return Ok(()),
         other => other?,
     };
+    destroy_locked(locked, own, || ())
+}
+
+/// The same for who holds the directory with its id; `tell` is called before its cgroup goes.
+pub fn destroy_locked(locked: Locked, own: &State, tell: impl FnOnce()) -> Result<()> {
     match locked.load()? {
         // By now the id may be another container's.
-        Some(state) if state.is_same(own) => remove(locked, &state, || ()),
+        Some(state) if state.is_same(own) => remove(locked, &state, tell),
         _ => Ok(()),
     }
 }

@@ -17,6 +17,7 @@ mod listen;
 mod made;
 pub mod pause;
 mod pid_file;
+mod remover;
 pub mod spec;
 pub mod start;
 mod steps;

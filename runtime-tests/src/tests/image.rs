@@ -31,6 +31,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "init_reaps_and_passes_signals_on", run: init },
     Test { name: "exit_codes", run: exit_codes },
     Test { name: "detached_until_deleted", run: detached },
+    Test { name: "detached_and_removed_at_its_end", run: removed },
     Test { name: "layer_that_is_kept", run: kept },
     Test { name: "nothing_is_mounted_on_the_host", run: not_on_the_host },
     Test { name: "failures_leave_nothing", run: failures },
@@ -406,7 +407,57 @@ fn detached(ctx: &Context) -> Outcome {
     ctx.runtime().args(["exec", &id, GUEST, "print", "exec"]).run()?.ok()?.prints("exec\n")?;
     ctx.runtime().args(["delete", "--force", &id]).run()?.ok()?;
     check_eq!(image.entries("roots"), Vec::<String>::new(), "containers that the store knows of, after the deletion");
-    image.run(&["--detach", "--rm"], &[])?.fails_saying(&["--rm and --detach"])?;
+    Ok(())
+}
+
+/// The process that waits for container `id`: Kelson's, and none of the container's own.
+fn remover(ctx: &Context, id: &str) -> Outcome<i32> {
+    let read = |pid: i32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    eventually(ctx.patience, &format!("a process waits for {id}"), || {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let mut pids = entries.filter_map(|entry| entry.file_name().to_string_lossy().parse::<i32>().ok());
+        pids.find(|pid| {
+            let own_session = nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(*pid)));
+            read(*pid).split(|byte| *byte == 0).any(|word| word == id.as_bytes())
+                && own_session.is_ok_and(|session| session.as_raw() == *pid)
+        })
+    })
+}
+
+fn is_there(pid: i32) -> bool {
+    // One that has ended, and waits for init, is not there any more.
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+fn removed(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    let id = image.fresh_id();
+    // Its output ends with the run: nobody holds it.
+    image.command(&id, &["-d", "--rm"], &[GUEST, "signals"]).run()?.ok()?;
+    let waits = remover(ctx, &id)?;
+    let files: Vec<String> = fs::read_dir(format!("/proc/{waits}/fd"))?
+        .flatten()
+        .filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned()))
+        .collect();
+    check_eq!(files.iter().filter(|file| *file == "/dev/null").count(), 3, "standard streams: {files:?}");
+    check_eq!(files.len(), 4, "descriptors: {files:?}");
+    check_eq!(fs::read_link(format!("/proc/{waits}/cwd"))?, Path::new("/"), "its directory");
+    ctx.runtime().args(["kill", &id, "KILL"]).run()?.ok()?;
+    eventually(ctx.patience, "the container is deleted and nobody waits", || {
+        (ctx.state_entries().is_empty() && !is_there(waits)).then_some(())
+    })?;
+    check_eq!(image.entries("roots"), Vec::<String>::new(), "containers that the store knows of");
+    // Deleted by somebody else, and there again: the next one with the name is another.
+    image.command(&id, &["-d", "--rm"], &[GUEST, "sleep"]).run()?.ok()?;
+    let waits = remover(ctx, &id)?;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(waits), nix::sys::signal::Signal::SIGSTOP)?;
+    image.end(&id)?;
+    image.command(&id, &["-d"], &[GUEST, "sleep"]).run()?.ok()?;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(waits), nix::sys::signal::Signal::SIGCONT)?;
+    eventually(ctx.patience, "nobody waits any more", || (!is_there(waits)).then_some(()))?;
+    let state = ctx.runtime().args(["state", &id]).run()?.ok()?.json()?;
+    image.end(&id)?;
+    check_eq!(state["status"], json!("running"), "the next container with the name");
     Ok(())
 }
 
