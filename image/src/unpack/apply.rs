@@ -1,7 +1,7 @@
 //! From an entry to a file.
 
 use std::fs::File;
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
@@ -272,16 +272,51 @@ impl<'o> Layer<'o> {
     }
 }
 
-fn write_whole(mut file: &File, archive: &mut Archive<impl BufRead>) -> Result<()> {
+/// How many zeros make a hole, where their first byte is at a multiple of it.
+const HOLE: usize = 64 << 10;
+/// Fewer are written with what is beside them: a file system's block.
+const BLOCK: usize = 4096;
+static ZEROS: [u8; HOLE] = [0; HOLE];
+
+/// Writes the data of the entry. Long runs of zeros become holes: archives of layers have zeros for those that a file had.
+fn write_whole(file: &File, archive: &mut Archive<impl BufRead>) -> Result<()> {
+    let mut at = 0_u64;
+    let mut written = 0;
     loop {
         let data = archive.data()?;
         if data.is_empty() {
-            return Ok(());
+            break;
         }
-        file.write_all(data).doing(|| "write it")?;
+        for (begin, end) in parts(data, at) {
+            file.write_all_at(&data[begin..end], at + begin as u64).doing(|| "write it")?;
+            written = at + end as u64;
+        }
         let length = data.len();
+        at += length as u64;
         archive.consume(length);
     }
+    if written < at {
+        file.set_len(at).doing(|| format!("make it {at} bytes large"))?;
+    }
+    Ok(())
+}
+
+/// What of `data`, which begins at `at` in the file, is no hole: first byte and the one behind the last.
+fn parts(data: &[u8], at: u64) -> Vec<(usize, usize)> {
+    let mut all: Vec<(usize, usize)> = vec![];
+    let mut begin = 0;
+    while begin < data.len() {
+        let length = (HOLE - (at as usize + begin) % HOLE).min(data.len() - begin);
+        let end = begin + length;
+        let is_hole = length >= BLOCK && data[begin..end] == ZEROS[..length];
+        match all.last_mut() {
+            _ if is_hole => {}
+            Some(last) if last.1 == begin => last.1 = end,
+            _ => all.push((begin, end)),
+        }
+        begin = end;
+    }
+    all
 }
 
 /// The parts of a sparse file, which together are the data of the entry: how many bytes that was.
@@ -327,4 +362,32 @@ pub(super) fn set_times(file: BorrowedFd<'_>, accessed: Time, modified: Time) ->
 
 fn spec(time: Time) -> TimeSpec {
     TimeSpec::new(time.seconds, time.nanoseconds.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_runs_of_zeros_are_holes() {
+        let with = |bytes: &[usize], length: usize| {
+            let mut data = vec![0; length];
+            bytes.iter().for_each(|byte| data[*byte] = 1);
+            data
+        };
+        for (data, at, expected) in [
+            (with(&[], 3 * HOLE), 0, vec![]),
+            (with(&[0], 10), 0, vec![(0, 10)]),
+            (with(&[], 10), 0, vec![(0, 10)]),
+            (with(&[HOLE], 3 * HOLE), 0, vec![(HOLE, 2 * HOLE)]),
+            (with(&[0, 2 * HOLE], 3 * HOLE), 0, vec![(0, HOLE), (2 * HOLE, 3 * HOLE)]),
+            (with(&[0, HOLE], 2 * HOLE), 0, vec![(0, 2 * HOLE)]),
+            // Pieces are of the file and not of what is read of it at once.
+            (with(&[100], 2 * HOLE), 50, vec![(0, HOLE - 50), (2 * HOLE - 50, 2 * HOLE)]),
+            (with(&[0], HOLE + BLOCK - 1), 0, vec![(0, HOLE + BLOCK - 1)]),
+            (with(&[0], HOLE + BLOCK), 0, vec![(0, HOLE)]),
+        ] {
+            assert_eq!(parts(&data, at), expected);
+        }
+    }
 }

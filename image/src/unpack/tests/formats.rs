@@ -181,6 +181,19 @@ fn sparse_files_in_pax_records() {
     assert_eq!(fs::read_dir(scratch.root()).unwrap().count(), 4);
 }
 
+/// What commit writes of a sparse file, and docker.
+#[test]
+fn zeros_of_a_file_are_holes() {
+    let mut data = vec![0; (3 << 20) + 10];
+    data[..512].fill(b'1');
+    data[1 << 20..(1 << 20) + 512].fill(b'2');
+    let scratch = unpacked(Tar::default().entry(Head::new(b'0', "zeros"), &data).file("after", "x"));
+    assert_eq!(fs::read(scratch.at("zeros")).unwrap(), data);
+    let held = fs::metadata(scratch.at("zeros")).unwrap().blocks() * 512;
+    assert!(held <= 3 * (64 << 10), "{held} bytes on disk");
+    assert_eq!(fs::read(scratch.at("after")).unwrap(), b"x");
+}
+
 #[test]
 fn sparse_files_that_are_wrong() {
     let refused_with = |records: &[(&str, &[u8])], data: &[u8]| {
