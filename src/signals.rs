@@ -65,6 +65,14 @@ impl Signals {
         }
     }
 
+    /// `result`; an EINTR, of a wait for something else that a terminating signal ended, names the signal.
+    pub fn name_in<T>(&self, result: Result<T>) -> Result<T> {
+        match result {
+            Err(error) if error.errno() == Some(Errno::EINTR) => self.check().and(Err(error)),
+            other => other,
+        }
+    }
+
     /// Waits until `fd` has something to read or its peer is gone; a terminating signal is an error if it comes first.
     pub fn wait_readable(&self, fd: BorrowedFd<'_>) -> Result<()> {
         self.wait_one_readable(&[fd])

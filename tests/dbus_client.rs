@@ -230,3 +230,35 @@ fn the_first_bus_that_takes_the_connection_is_used() {
     let error = Connection::open(&format!("unix:path={}", gone.display()), soon()).unwrap_err();
     assert_eq!(error.to_string(), format!("connect to {}: no such file or directory", gone.display()));
 }
+
+/// As systemd does when it executes itself anew.
+#[test]
+fn a_service_that_leaves_before_it_answers_is_waited_for() {
+    let daemon = Daemon::start();
+    let mut service = Service::with_name(&daemon, NAME);
+    let leaving = thread::spawn(move || drop(service.receive_call("Do")));
+    let mut connection = Connection::open(&daemon.address(), soon()).unwrap();
+    let failure = connection.call(&of_service("Do", vec![]), soon()).unwrap_err();
+    leaving.join().unwrap();
+    assert!(failure.is_lost(), "{failure:?}");
+    assert!(failure.is("org.freedesktop.DBus.Error.NoReply"), "{failure:?}");
+    let shortly = Instant::now() + Duration::from_millis(50);
+    let error = connection.wait_for_service(NAME, shortly).unwrap_err();
+    assert_eq!(error.errno(), Some(Errno::ETIMEDOUT), "{error}");
+    let (begun, begins) = std::sync::mpsc::channel();
+    let waiting = thread::spawn(move || {
+        begun.send(()).unwrap();
+        connection.wait_for_service(NAME, soon()).map(|()| connection)
+    });
+    begins.recv().unwrap();
+    let mut again = Service::with_name(&daemon, NAME);
+    let mut connection = waiting.join().unwrap().unwrap();
+    // One that is there is not waited for.
+    connection.wait_for_service(NAME, soon()).unwrap();
+    let answering = thread::spawn(move || {
+        let call = again.receive_call("Do");
+        again.answer(&call, vec![]);
+    });
+    assert!(connection.call(&of_service("Do", vec![]), soon()).is_ok());
+    answering.join().unwrap();
+}

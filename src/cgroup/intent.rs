@@ -87,7 +87,7 @@ pub fn of(
     annotations: &BTreeMap<String, String>,
     rootless: bool,
 ) -> Result<Intent> {
-    let mut record = place(driver, cgroups_path, id, rootless)?;
+    let mut record = place(driver, cgroups_path, id, rootless, None)?;
     let list = List::new(&resources.devices)?;
     if driver == Driver::None {
         let is_ignored = limits::is_limited(resources);

@@ -106,15 +106,17 @@ pub struct Record {
 /// Decides where the cgroups of container `id` are; makes nothing.
 ///
 /// # Errors
-/// A limit that contradicts another, or that no hierarchy of this host has a controller for.
+/// A limit that contradicts another, or that no hierarchy of this host has a controller for; EINTR when `interrupt` can be
+/// read while systemd is asked.
 pub fn locate(
     driver: Driver,
     cgroups_path: Option<&str>,
     id: &str,
     resources: &Resources,
     rootless: bool,
+    interrupt: Option<BorrowedFd<'_>>,
 ) -> Result<Record> {
-    let mut record = place(driver, cgroups_path, id, rootless)?;
+    let mut record = place(driver, cgroups_path, id, rootless, interrupt)?;
     if driver == Driver::None {
         return Ok(record);
     }
@@ -127,7 +129,13 @@ pub fn locate(
 }
 
 /// [`locate`] without a look at the limits and at what is there already.
-fn place(driver: Driver, cgroups_path: Option<&str>, id: &str, rootless: bool) -> Result<Record> {
+fn place(
+    driver: Driver,
+    cgroups_path: Option<&str>,
+    id: &str,
+    rootless: bool,
+    interrupt: Option<BorrowedFd<'_>>,
+) -> Result<Record> {
     let mut record = Record { driver, rootless, ..Record::default() };
     let layout = host_layout()?;
     if matches!(layout, Layout::V2(_)) {
@@ -138,7 +146,7 @@ fn place(driver: Driver, cgroups_path: Option<&str>, id: &str, rootless: bool) -
     }
     let wanted = match driver {
         Driver::Systemd => {
-            let (unit, path) = systemd::locate(cgroups_path, id, rootless, &layout)?;
+            let (unit, path) = systemd::locate(cgroups_path, id, rootless, &layout, interrupt)?;
             record.unit = Some(unit);
             path
         }

@@ -18,7 +18,7 @@ fn unique() -> String {
 /// Whether the test can run; says why not.
 fn can_make_cgroups() -> bool {
     let can = nix::unistd::geteuid().is_root()
-        && locate(Driver::Cgroupfs, Some("/kelson-unit-probe"), "x", &Resources::default(), false)
+        && locate(Driver::Cgroupfs, Some("/kelson-unit-probe"), "x", &Resources::default(), false, None)
             .is_ok_and(|record| record.places.values().all(|p| !is_read_only(&p.mount_point)));
     if !can {
         eprintln!("skipped: needs root and writable cgroup hierarchies");
@@ -31,7 +31,7 @@ fn is_read_only(path: &Path) -> bool {
 }
 
 fn located(path: &str, resources: &Resources) -> Record {
-    locate(Driver::Cgroupfs, Some(path), "unused", resources, false).unwrap()
+    locate(Driver::Cgroupfs, Some(path), "unused", resources, false, None).unwrap()
 }
 
 fn created(path: &str, resources: &Resources) -> Cgroup {
@@ -164,7 +164,7 @@ fn a_refused_limit_names_file_value_and_property_and_leaves_nothing() {
     }
     let path = format!("/{}/inner", unique());
     let resources = Resources { cpu: Cpu { cpus: Some("9999".into()), ..Default::default() }, ..Default::default() };
-    let Ok(record) = locate(Driver::Cgroupfs, Some(&path), "x", &resources, false) else {
+    let Ok(record) = locate(Driver::Cgroupfs, Some(&path), "x", &resources, false, None) else {
         eprintln!("skipped: no cpuset controller");
         return;
     };
@@ -400,7 +400,7 @@ fn paths_cannot_leave_the_hierarchy() {
         }
     }
     for path in ["/", "/..", "a/.."] {
-        let error = locate(Driver::Cgroupfs, Some(path), "x", &Resources::default(), false).unwrap_err();
+        let error = locate(Driver::Cgroupfs, Some(path), "x", &Resources::default(), false, None).unwrap_err();
         assert_eq!(error.property(), Some("linux.cgroupsPath"), "{path}");
     }
 }
@@ -408,7 +408,7 @@ fn paths_cannot_leave_the_hierarchy() {
 #[test]
 fn without_a_driver_there_is_no_cgroup() {
     let resources = Resources { pids_limit: Some(5), ..Default::default() };
-    let record = locate(Driver::None, Some("/x"), "x", &resources, false).unwrap();
+    let record = locate(Driver::None, Some("/x"), "x", &resources, false, None).unwrap();
     assert!(!record.has_cgroup());
     let cgroup = create(record, &resources, None, |_| Ok(())).unwrap();
     let entry = cgroup.entry().unwrap();

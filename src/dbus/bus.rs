@@ -1,20 +1,19 @@
 //! Which bus: the system's, or that of the user's own systemd; and what to do where there is none.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::unistd::geteuid;
 
 use super::address::Target;
-use super::connection::Connection;
+use super::connection::{Connection, Patience};
 use crate::error::{Context, Error, Result};
 
 const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
 /// systemd's own socket, for root, where it has no bus.
 const SYSTEM_PRIVATE: &str = "/run/systemd/private";
 /// There where systemd runs the host (sd_booted(3)).
-const BOOTED: &str = "/run/systemd/system";
+pub const BOOTED: &str = "/run/systemd/system";
 
 const NOT_BOOTED: &str =
     "systemd does not run this host: leave out --systemd-cgroup (podman: cgroup_manager = \"cgroupfs\")";
@@ -26,21 +25,21 @@ const WITHOUT_USER_BUS: &str = "install dbus-user-session and log in anew, witho
 
 impl Connection {
     /// The system's bus: DBUS_SYSTEM_BUS_ADDRESS or where it is by default; for root, systemd itself where there is no bus.
-    pub fn system(deadline: Instant) -> Result<Self> {
+    pub fn system(patience: Patience<'_>) -> Result<Self> {
         let doing = || "reach the system's systemd";
         if let Some(address) = variable("DBUS_SYSTEM_BUS_ADDRESS") {
-            return Self::open(&address, deadline).hint(|| "DBUS_SYSTEM_BUS_ADDRESS says where").doing(doing);
+            return Self::open(&address, patience).hint(|| "DBUS_SYSTEM_BUS_ADDRESS says where").doing(doing);
         }
         let private = geteuid().is_root().then_some(SYSTEM_PRIVATE.into());
         let way_out = || if Path::new(BOOTED).exists() { WITHOUT_SYSTEM_BUS } else { NOT_BOOTED };
-        Self::first(SYSTEM_BUS.into(), private, way_out, deadline).doing(doing)
+        Self::first(SYSTEM_BUS.into(), private, way_out, patience).doing(doing)
     }
 
     /// The bus of the user's own systemd: DBUS_SESSION_BUS_ADDRESS, or in XDG_RUNTIME_DIR; systemd itself where there is none.
-    pub fn user(deadline: Instant) -> Result<Self> {
+    pub fn user(patience: Patience<'_>) -> Result<Self> {
         let doing = || "reach the user's systemd";
         if let Some(address) = variable("DBUS_SESSION_BUS_ADDRESS") {
-            return Self::open(&address, deadline).hint(|| "DBUS_SESSION_BUS_ADDRESS says where").doing(doing);
+            return Self::open(&address, patience).hint(|| "DBUS_SESSION_BUS_ADDRESS says where").doing(doing);
         }
         let Some(directory) = variable("XDG_RUNTIME_DIR").map(PathBuf::from) else {
             return Err(
@@ -49,7 +48,7 @@ impl Connection {
             .doing(doing);
         };
         let private = Some(directory.join("systemd/private"));
-        Self::first(directory.join("bus"), private, || WITHOUT_USER_BUS, deadline).doing(doing)
+        Self::first(directory.join("bus"), private, || WITHOUT_USER_BUS, patience).doing(doing)
     }
 
     /// The bus at `bus`, or systemd itself at `private` where nobody listens there; `way_out` is for where there is neither.
@@ -57,13 +56,13 @@ impl Connection {
         bus: PathBuf,
         private: Option<PathBuf>,
         way_out: impl FnOnce() -> &'static str,
-        deadline: Instant,
+        patience: Patience<'_>,
     ) -> Result<Self> {
-        let absent = match Self::to(&Target::Path(bus), true, deadline) {
+        let absent = match Self::to(&Target::Path(bus), true, patience) {
             Err(error) if is_absent(&error) => error,
             other => return other,
         };
-        match private.map(|private| Self::to(&Target::Path(private), false, deadline)) {
+        match private.map(|private| Self::to(&Target::Path(private), false, patience)) {
             Some(Err(error)) if is_absent(&error) => Err(absent.hint(way_out())),
             Some(other) => other,
             None => Err(absent.hint(way_out())),

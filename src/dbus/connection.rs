@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -15,7 +15,7 @@ use super::address::{self, Target};
 use super::message::{FIXED, Kind, Message};
 use super::value::Value;
 use super::wire::malformed;
-use crate::error::{Context, Error, Result};
+use crate::error::{self, Context, Error, Result};
 
 /// The bus itself, as the one that is called.
 const BUS: &str = "org.freedesktop.DBus";
@@ -55,6 +55,27 @@ impl Failure {
     }
 }
 
+/// A service that was called, and left before it answered (dbus-daemon, dbus-broker).
+const NO_REPLY: &str = "org.freedesktop.DBus.Error.NoReply";
+/// One that should be there and cannot be started: dbus-daemon, and dbus-broker.
+const NOT_STARTED: [&str; 2] =
+    ["org.freedesktop.DBus.Error.Spawn.ChildExited", "org.freedesktop.DBus.Error.NameHasNoOwner"];
+
+impl Failure {
+    /// The answer is lost: whether what was asked for is done nobody tells.
+    pub fn is_lost(&self) -> bool {
+        match self {
+            Failure::Refused { .. } => self.is(NO_REPLY),
+            Failure::Failed(error) => error.errno() == Some(Errno::ECONNRESET),
+        }
+    }
+
+    /// The service is not on the bus, which knows of it.
+    pub fn is_absent(&self) -> bool {
+        NOT_STARTED.iter().any(|name| self.is(name))
+    }
+}
+
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure {
@@ -69,9 +90,24 @@ impl From<Error> for Failure {
     }
 }
 
+/// How long something is waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience<'a> {
+    pub deadline: Instant,
+    /// That it can be read ends every wait, also those of later calls, with EINTR.
+    pub interrupt: Option<BorrowedFd<'a>>,
+}
+
+impl From<Instant> for Patience<'_> {
+    fn from(deadline: Instant) -> Self {
+        Patience { deadline, interrupt: None }
+    }
+}
+
 #[derive(Debug)]
 pub struct Connection {
     socket: OwnedFd,
+    interrupt: Option<OwnedFd>,
     /// Without a bus the other side is the service itself.
     has_bus: bool,
     serial: u32,
@@ -85,10 +121,11 @@ pub struct Connection {
 
 impl Connection {
     /// Connects to the bus at `address`, e.g. `unix:path=/run/dbus/system_bus_socket`: the first of several that takes it.
-    pub fn open(address: &str, deadline: Instant) -> Result<Self> {
+    pub fn open<'a>(address: &str, patience: impl Into<Patience<'a>>) -> Result<Self> {
+        let patience = patience.into();
         let mut refused = None;
         for target in address::parse(address)? {
-            match Self::to(&target, true, deadline) {
+            match Self::to(&target, true, patience) {
                 Ok(connection) => return Ok(connection),
                 Err(error) => refused = refused.or(Some(error)),
             }
@@ -97,11 +134,13 @@ impl Connection {
     }
 
     /// Connects to `target`, and says hello if it is a bus.
-    pub(super) fn to(target: &Target, has_bus: bool, deadline: Instant) -> Result<Self> {
+    pub(super) fn to<'a>(target: &Target, has_bus: bool, patience: impl Into<Patience<'a>>) -> Result<Self> {
+        let Patience { deadline, interrupt } = patience.into();
         let doing = || format!("connect to {target}");
         let socket = connected(target, deadline).doing(doing)?;
+        let interrupt = interrupt.map(|fd| fd.try_clone_to_owned()).transpose().doing(doing)?;
         let (incoming, signals, peers) = (vec![], VecDeque::new(), vec![]);
-        let mut connection = Self { socket, has_bus, serial: 0, incoming, signals, peers };
+        let mut connection = Self { socket, interrupt, has_bus, serial: 0, incoming, signals, peers };
         connection.authenticate(deadline).doing(doing)?;
         Ok(connection)
     }
@@ -151,6 +190,46 @@ impl Connection {
         let message = self.numbered(call);
         self.send(&message.encode()?, deadline)?;
         self.answer(call.destination, message.serial, deadline)
+    }
+
+    /// Waits until the service `name` is on the bus again, which has left it: answers that it owed will not come. A peer without
+    /// a bus is there.
+    pub fn wait_for_service(&mut self, name: &str, deadline: Instant) -> Result<()> {
+        if !self.has_bus {
+            return Ok(());
+        }
+        // Before it is asked for: it may come at once.
+        let rule = format!("type='signal',sender='{BUS}',member='NameOwnerChanged',arg0='{name}'");
+        self.add_match(&rule, deadline)?;
+        match self.call(&Call::of_bus("GetNameOwner", vec![name.into()]), deadline) {
+            Err(Failure::Refused { .. }) => {}
+            other => return Ok(other.map(drop)?),
+        }
+        let comes = |signal: &Message| match signal.body.as_slice() {
+            [own, _, owner] => {
+                let is_it = signal.member == "NameOwnerChanged" && own.as_str() == Some(name);
+                (is_it && owner.as_str().is_some_and(|owner| !owner.is_empty())).then_some(())
+            }
+            _ => None,
+        };
+        self.wait_for_signal(deadline, comes).doing(|| format!("wait for {name}"))
+    }
+
+    /// What interrupts has happened.
+    pub fn is_interrupted(&self) -> bool {
+        self.interrupt().is_some_and(|fd| {
+            let mut polled = [PollFd::new(fd, PollFlags::POLLIN)];
+            poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+        })
+    }
+
+    pub fn interrupt(&self) -> Option<BorrowedFd<'_>> {
+        self.interrupt.as_ref().map(AsFd::as_fd)
+    }
+
+    /// From now on nothing interrupts.
+    pub fn forget_interrupt(&mut self) {
+        self.interrupt = None;
     }
 
     /// Asks the bus for the signals that `rule` describes (D-Bus specification, "Match Rules"); a peer sends them unasked.
@@ -288,7 +367,7 @@ impl Connection {
     /// Reads what is there, or waits for something to read.
     fn fill(&mut self, deadline: Instant) -> Result<()> {
         loop {
-            wait(&self.socket, PollFlags::POLLIN, deadline)?;
+            self.wait(PollFlags::POLLIN, deadline)?;
             let mut chunk = [0; CHUNK];
             match recv(self.socket.as_raw_fd(), &mut chunk, MsgFlags::MSG_DONTWAIT) {
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
@@ -305,13 +384,34 @@ impl Connection {
         let mut rest = bytes;
         while !rest.is_empty() {
             match send(self.socket.as_raw_fd(), rest, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
-                Err(Errno::EAGAIN) => wait(&self.socket, PollFlags::POLLOUT, deadline)?,
+                Err(Errno::EAGAIN) => self.wait(PollFlags::POLLOUT, deadline)?,
                 Err(Errno::EINTR) => {}
                 Err(Errno::EPIPE | Errno::ECONNRESET) => return Err(closed()),
                 sent => rest = &rest[sent?..],
             }
         }
         Ok(())
+    }
+
+    /// Waits until the socket can be read or written, ETIMEDOUT at `deadline` and EINTR by what interrupts, also if it can always.
+    fn wait(&self, flags: PollFlags, deadline: Instant) -> nix::Result<()> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Errno::ETIMEDOUT);
+            }
+            // Rounded up, so that the last wait does not spin; longer than a PollTimeout holds is asked again.
+            let timeout = PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
+            let interrupt = self.interrupt().map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            let mut polled: Vec<_> = [PollFd::new(self.socket.as_fd(), flags)].into_iter().chain(interrupt).collect();
+            match poll(&mut polled, timeout) {
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) if polled.get(1).is_some_and(|interrupt| interrupt.any() == Some(true)) => {
+                    return Err(Errno::EINTR);
+                }
+                other => return other.map(drop),
+            }
+        }
     }
 }
 
@@ -342,7 +442,7 @@ fn named(error: Error, what: String) -> Error {
 }
 
 fn closed() -> Error {
-    Error::other("the other side closed the connection")
+    Error::new(error::Kind::System(Errno::ECONNRESET), "the other side closed the connection")
 }
 
 fn connected(target: &Target, deadline: Instant) -> Result<OwnedFd> {
@@ -354,21 +454,5 @@ fn connected(target: &Target, deadline: Instant) -> Result<OwnedFd> {
     match connect(socket.as_raw_fd(), &target.socket_address()?) {
         Err(Errno::EAGAIN) => Err(Errno::ETIMEDOUT.into()),
         other => Ok(other.map(|()| socket)?),
-    }
-}
-
-/// Waits until `socket` can be read or written, ETIMEDOUT at `deadline`, also if it can always.
-fn wait(socket: &OwnedFd, flags: PollFlags, deadline: Instant) -> nix::Result<()> {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(Errno::ETIMEDOUT);
-        }
-        // Rounded up, so that the last wait does not spin; longer than a PollTimeout holds is asked again.
-        let timeout = PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(socket.as_fd(), flags)], timeout) {
-            Ok(0) | Err(Errno::EINTR) => {}
-            other => return other.map(drop),
-        }
     }
 }

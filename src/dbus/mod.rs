@@ -19,6 +19,7 @@ mod tests;
 mod value;
 mod wire;
 
-pub use connection::{Call, Connection, Failure};
+pub use bus::BOOTED;
+pub use connection::{Call, Connection, Failure, Patience};
 pub use message::{Kind, Message};
 pub use value::Value;

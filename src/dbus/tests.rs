@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +13,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{Backlog, listen};
 
 use super::address::Target;
-use super::{Call, Connection, Kind, Message, Value};
+use super::{Call, Connection, Kind, Message, Patience, Value};
 use crate::error::Error;
 
 const ACCEPTED: &[u8] = b"DATA\r\nOK 0123456789abcdef0123456789abcdef\r\n";
@@ -211,11 +212,54 @@ fn what_nobody_reads_is_not_sent_for_ever() {
 }
 
 #[test]
+fn what_interrupts_ends_every_wait() {
+    let (target, peer) = peer(|mut stream| {
+        read_authentication(&mut stream);
+        stream.write_all(ACCEPTED).unwrap();
+        let first = read_message(&mut stream);
+        stream.write_all(&answer(&first, vec![])).unwrap();
+        read_message(&mut stream);
+        let last = read_message(&mut stream);
+        stream.write_all(&answer(&last, vec![])).unwrap();
+    });
+    let (interrupt, mut other) = UnixStream::pair().unwrap();
+    let patience = Patience { deadline: soon(), interrupt: Some(interrupt.as_fd()) };
+    let mut connection = Connection::to(&target, false, patience).unwrap();
+    connection.call(&CALL, soon()).unwrap();
+    assert!(!connection.is_interrupted());
+    other.write_all(b"x").unwrap();
+    assert!(connection.is_interrupted());
+    let failure = connection.call(&CALL, soon()).unwrap_err();
+    assert!(!failure.is_lost());
+    assert_eq!(Error::from(failure).errno(), Some(Errno::EINTR));
+    let error = connection.wait_for_signal(soon(), |_| Some(())).unwrap_err();
+    assert_eq!(error.errno(), Some(Errno::EINTR));
+    connection.forget_interrupt();
+    connection.call(&CALL, soon()).unwrap();
+    peer.join().unwrap();
+}
+
+#[test]
+fn an_answer_is_lost_with_the_connection() {
+    let (target, peer) = peer(|mut stream| {
+        read_authentication(&mut stream);
+        stream.write_all(ACCEPTED).unwrap();
+        read_message(&mut stream);
+    });
+    let mut connection = Connection::to(&target, false, soon()).unwrap();
+    assert!(connection.call(&CALL, soon()).unwrap_err().is_lost());
+    // Without a bus there is nobody to wait for.
+    connection.wait_for_service("a.b", soon()).unwrap();
+    peer.join().unwrap();
+}
+
+#[test]
 fn the_users_systemd_itself_is_asked_where_there_is_no_bus() {
     let directory = std::env::temp_dir().join(format!("kelson-dbus-user-{}", std::process::id()));
     fs::create_dir_all(directory.join("systemd")).unwrap();
     let (bus, private) = (directory.join("bus"), directory.join("systemd/private"));
-    let first = |deadline| Connection::first(bus.clone(), Some(private.clone()), || "the way out", deadline);
+    let first =
+        |deadline| Connection::first(bus.clone(), Some(private.clone()), || "the way out", Patience::from(deadline));
 
     let error = first(soon()).unwrap_err();
     assert_eq!(error.errno(), Some(Errno::ENOENT));

@@ -169,6 +169,15 @@ impl Value {
         }
         value
     }
+
+    /// The same by value.
+    pub fn into_inner(self) -> Value {
+        let mut value = self;
+        while let Value::Variant(inner) = value {
+            value = *inner;
+        }
+        value
+    }
 }
 
 impl From<&str> for Value {

@@ -82,8 +82,9 @@ pub(super) fn make(
     let reserved = state::reserve(&runtime.root, &options.id)?;
     let locked = reserved.locked().ok_or_else(|| Error::state("the state directory is gone"))?;
     timings.lap(steps::RESERVE);
-    let record =
-        cgroup::locate(runtime.driver, plan.cgroups_path.as_deref(), &options.id, &plan.resources, runtime.rootless)?;
+    let (path, interrupt) = (plan.cgroups_path.as_deref(), signals.as_fd());
+    let record = cgroup::locate(runtime.driver, path, &options.id, &plan.resources, runtime.rootless, Some(interrupt));
+    let record = signals.name_in(record)?;
     timings.lap(steps::LOCATE);
     listen::add_notify_mount(&mut plan, locked.dir())?;
     let plan = &plan;
@@ -108,7 +109,8 @@ pub(super) fn make(
     {
         kept::claim(kept, None, Some(locked.dir()))?;
     }
-    let begun = cgroup::systemd::begin(&record, &plan.resources, &plan.annotations)?;
+    let begun = cgroup::systemd::begin(&record, &plan.resources, &plan.annotations, interrupt);
+    let begun = signals.name_in(begun)?;
     timings.lap(steps::UNIT);
     let host_mount = state.host_mount.map(|before| HostMount { root: plan.root.path.clone(), before });
     let start = match until {
@@ -121,7 +123,7 @@ pub(super) fn make(
     timings.lap(steps::PREPARE);
     // Last of all that needs no cgroup: systemd makes one meanwhile.
     let reserved_for = |reused: &[&Path]| check_unclaimed(runtime, &options.id, reused);
-    let mut cgroup = cgroup::create(record, &plan.resources, begun, reserved_for)?;
+    let mut cgroup = signals.name_in(cgroup::create(record, &plan.resources, begun, reserved_for))?;
     state.cgroup = cgroup.record().clone();
     let entry = cgroup.entry()?;
     let cgroup_view = view_of_cgroups(cgroup.record())?;

@@ -33,7 +33,9 @@ pub enum Answer {
     /// Makes a job that does not end.
     HangingJob,
     /// Gives a variant that holds this text: a property.
-    Property(&'static str),
+    Property(String),
+    /// Gives an object's path.
+    Object(String),
     /// Agrees.
     Nothing,
 }
@@ -134,7 +136,8 @@ fn serve(mut stream: UnixStream, heard: &Mutex<Vec<Call>>, decide: &dyn Fn(&Call
             Answer::Silence => {}
             Answer::Gone => return Ok(()),
             Answer::Nothing => stream.write_all(&reply(Body::default()))?,
-            Answer::Property(text) => stream.write_all(&reply(Body::default().text_in_variant(text)))?,
+            Answer::Property(text) => stream.write_all(&reply(Body::default().text_in_variant(&text)))?,
+            Answer::Object(path) => stream.write_all(&reply(Body::default().text("o", &path)))?,
             Answer::Error(name, text) => {
                 let message = Message::reply(3, serial).field(4, "s", name).body(Body::default().text("s", text));
                 stream.write_all(&message.bytes())?;

@@ -1,11 +1,15 @@
 //! The systemd driver where something is wrong with systemd or the way to it: errors that name it, within their time, and nothing
 //! that is left. The manager is the test's own.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
 
 use super::rootless::rootless;
 use crate::harness::service_manager::{Answer, Call, ServiceManager};
-use crate::harness::{Bundle, Context, Outcome, Run, Test};
+use crate::harness::{Bundle, Cmd, Context, Outcome, Run, Test, eventually};
 use crate::{check, check_eq};
 
 pub const TESTS: &[Test] = &[
@@ -15,6 +19,10 @@ pub const TESTS: &[Test] = &[
     Test { name: "what_the_manager_refuses_is_quoted", run: refusals },
     Test { name: "a_unit_that_failed_before_is_reset", run: reset },
     Test { name: "a_bus_that_goes_ends_the_command", run: lost_bus },
+    Test { name: "a_bus_that_comes_back_is_asked_again", run: bus_again },
+    Test { name: "a_unit_that_was_made_without_an_answer_is_taken", run: made_without_an_answer },
+    Test { name: "a_signal_ends_the_wait_for_a_job", run: interrupted_job },
+    Test { name: "a_signal_ends_the_wait_for_a_silent_manager", run: interrupted_silence },
     Test { name: "without_a_bus_the_way_out_is_named", run: no_bus },
     Test { name: "without_a_session_the_way_out_is_named", run: no_session },
     Test { name: "a_users_job_that_fails_is_named_with_its_result", run: failed_job_of_a_user },
@@ -29,15 +37,26 @@ fn create<'c>(ctx: &'c Context, bundle: &mut Bundle<'c>, address: &str) -> Outco
 }
 
 fn create_with<'c>(ctx: &'c Context, bundle: &mut Bundle<'c>, variable: &str, value: &str) -> Outcome<(Run, String)> {
+    let (command, unit) = command(ctx, bundle, variable, value)?;
+    let run = command.run()?;
+    check_nothing_left(ctx, &run)?;
+    Ok((run, unit))
+}
+
+/// The command, and the unit that it asks for.
+fn command<'c>(ctx: &'c Context, bundle: &mut Bundle<'c>, variable: &str, value: &str) -> Outcome<(Cmd<'c>, String)> {
     let container = bundle.container()?;
     bundle.set("/linux/cgroupsPath", format!("system.slice:kelson-test:{}", container.id)).write()?;
     let command =
         ctx.runtime().arg("--systemd-cgroup").args(["create", "--bundle"]).arg(&bundle.dir).arg(&container.id);
     let command = command.env(variable, value).deadline(4 * TIMEOUT + ctx.patience);
-    let run = command.run()?;
+    Ok((command, format!("kelson-test-{}.scope", container.id)))
+}
+
+fn check_nothing_left(ctx: &Context, run: &Run) -> Outcome {
     let left = ctx.state_entries();
     check!(left.is_empty(), "state directories are left: {left:?}\n  {}", run.told());
-    Ok((run, format!("kelson-test-{}.scope", container.id)))
+    Ok(())
 }
 
 /// One whose stops are done at once, and whose starts are what `start` says.
@@ -48,9 +67,12 @@ fn manager(ctx: &Context, start: impl Fn() -> Answer + Send + Sync + 'static) ->
 fn otherwise(call: &Call) -> Answer {
     match (call.member.as_str(), call.path.rsplit('/').next()) {
         ("StopUnit", _) => Answer::Job("done"),
+        ("GetUnit", _) => Answer::Error("org.freedesktop.systemd1.NoSuchUnit", "Unit not loaded."),
         // `first` is the interface.
-        ("Get", Some("systemd1")) => Answer::Property("/user.slice/user-61000.slice/user@61000.service"),
-        ("Get", Some("7")) => Answer::Property(if call.first.ends_with(".Job") { "waiting" } else { "" }),
+        ("Get", Some("systemd1")) => Answer::Property("/user.slice/user-61000.slice/user@61000.service".into()),
+        ("Get", Some("7")) => {
+            Answer::Property(if call.first.ends_with(".Job") { "waiting".into() } else { String::new() })
+        }
         _ => Answer::Nothing,
     }
 }
@@ -139,6 +161,103 @@ fn lost_bus(ctx: &Context) -> Outcome {
     let (run, unit) = create(ctx, &mut bundle, &manager.address)?;
     let run = run.exits(1)?.fails_saying(&[&unit, "StartTransientUnit", "the other side closed the connection"])?;
     check!(begun.elapsed() < TIMEOUT, "it took {:?}\n  {}", begun.elapsed(), run.told());
+    Ok(())
+}
+
+fn bus_again(ctx: &Context) -> Outcome {
+    ctx.need_kelson("asking again")?;
+    let mut bundle = ctx.bundle()?;
+    let asked = AtomicU32::new(0);
+    let manager = manager(ctx, move || match asked.fetch_add(1, Ordering::SeqCst) {
+        0 => Answer::Gone,
+        // Or the test would need a manager that makes cgroups.
+        _ => Answer::Job("failed"),
+    })?;
+    let (run, unit) = create(ctx, &mut bundle, &manager.address)?;
+    run.exits(1)?.fails_saying(&[&unit, "ended with \"failed\""])?;
+    let start = format!("StartTransientUnit {unit}");
+    check_eq!(manager.calls()[..3], [start.clone(), start, format!("StopUnit {unit}")], "calls");
+    Ok(())
+}
+
+/// The second call finds that the first made the unit: it is this container's, by its description, or another's.
+fn made_without_an_answer(ctx: &Context) -> Outcome {
+    ctx.need_kelson("asking again")?;
+    let mut bundle = ctx.bundle()?;
+    for (description, is_own) in [("kelson container ", true), ("another container ", false)] {
+        let (starts, gets, named) = (AtomicU32::new(0), AtomicU32::new(0), Mutex::new(String::new()));
+        let manager = ServiceManager::start(ctx, move |call| {
+            let mut named = named.lock().unwrap_or_else(PoisonError::into_inner);
+            match call.member.as_str() {
+                "StartTransientUnit" if starts.fetch_add(1, Ordering::SeqCst) == 0 => Answer::Gone,
+                "StartTransientUnit" => Answer::Error("org.freedesktop.systemd1.UnitExists", "Unit x exists."),
+                "GetUnit" => {
+                    named.clone_from(&call.first);
+                    Answer::Object("/unit/made".into())
+                }
+                // Description, job and state; the description again, when all is undone.
+                "Get" => match gets.fetch_add(1, Ordering::SeqCst) {
+                    1 => Answer::Property("none".into()),
+                    2 => Answer::Property("active".into()),
+                    _ => {
+                        let id = named.trim_start_matches("kelson-test-").trim_end_matches(".scope");
+                        Answer::Property(format!("{description}{id}"))
+                    }
+                },
+                _ => otherwise(call),
+            }
+        })?;
+        let (run, unit) = create(ctx, &mut bundle, &manager.address)?;
+        let run = run.exits(1)?;
+        let stops = manager.calls().iter().filter(|call| **call == format!("StopUnit {unit}")).count();
+        if is_own {
+            // The manager makes no cgroup.
+            run.fails_saying(&["look for cgroup", &unit])?;
+            check_eq!(stops, 1, "stops of the unit");
+        } else {
+            run.fails_saying(&["linux.cgroupsPath", "exists already"])?;
+            check_eq!(stops, 0, "stops of another's unit");
+        }
+    }
+    Ok(())
+}
+
+/// Asks create to end once the manager has been asked to start the unit.
+fn interrupted(ctx: &Context, manager: &ServiceManager, signal: Signal) -> Outcome<(Run, String)> {
+    let mut bundle = ctx.bundle()?;
+    let (command, unit) = command(ctx, &mut bundle, "DBUS_SYSTEM_BUS_ADDRESS", &manager.address)?;
+    let running = command.spawn()?;
+    let asked = || manager.calls().contains(&format!("StartTransientUnit {unit}")).then_some(());
+    eventually(ctx.patience, "the manager is asked to start the unit", asked)?;
+    let begun = Instant::now();
+    running.signal(signal as i32)?;
+    let run = running.wait()?.exits(1)?.fails_saying(&[&format!("interrupted by {signal}")])?;
+    let took = begun.elapsed();
+    check!(took < TIMEOUT / 2, "it took {took:?}\n  {}", run.told());
+    check_nothing_left(ctx, &run)?;
+    Ok((run, unit))
+}
+
+fn interrupted_job(ctx: &Context) -> Outcome {
+    ctx.need_kelson("a service manager of the test's own")?;
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let manager = manager(ctx, || Answer::HangingJob)?;
+        let (run, unit) = interrupted(ctx, &manager, signal)?;
+        // In place of the job that starts it.
+        let calls = manager.calls();
+        check!(calls.contains(&format!("StopUnit {unit}")), "the unit is not stopped: {calls:?}");
+        check_eq!(run.err().lines().count(), 1, "lines\n  {}", run.told());
+    }
+    Ok(())
+}
+
+fn interrupted_silence(ctx: &Context) -> Outcome {
+    ctx.need_kelson("a service manager of the test's own")?;
+    // It may answer what comes later, or nothing at all any more.
+    let later = manager(ctx, || Answer::Silence)?;
+    interrupted(ctx, &later, Signal::SIGTERM)?;
+    let never = ServiceManager::start(ctx, |_| Answer::Silence)?;
+    interrupted(ctx, &never, Signal::SIGTERM)?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! it, too.
 
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -35,6 +36,8 @@ pub const TESTS: &[Test] = &[
     Test { name: "delete_of_one_that_ended_leaves_no_unit", run: ended },
     Test { name: "pause_kill_delete", run: pause_kill_delete },
     Test { name: "only_create_and_delete_need_a_bus", run: without_bus },
+    Test { name: "signal_cancels_a_job_that_hangs", run: hanging_job },
+    Test { name: "create_and_delete_outlast_daemon_reexec", run: reexec },
     Test { name: "fifty_times_leave_nothing", run: fifty_times },
     Test { name: "user_has_a_scope_of_its_own_systemd", run: of_user },
     Test { name: "user_without_a_session_is_told_what_to_do", run: without_session },
@@ -443,6 +446,101 @@ fn without_bus(ctx: &Context) -> Outcome {
     other.forget();
     check!(ctx.state_entries().is_empty(), "state is left: {:?}", ctx.state_entries());
     check_gone(ctx, &ctx.unit(id))
+}
+
+/// A unit whose start does not end before the test does; units that come after it wait.
+struct Hanging<'c> {
+    ctx: &'c Context,
+    unit: String,
+}
+
+impl<'c> Hanging<'c> {
+    fn start(ctx: &'c Context) -> Outcome<Self> {
+        let unit = format!("{}hang.service", ctx.id_prefix());
+        let words =
+            ["--quiet", "--no-block", "--collect", "--property=Type=oneshot", "--unit", &unit, "sleep", "infinity"];
+        ctx.command("systemd-run").args(words).run()?.ok()?;
+        let hanging = Self { ctx, unit };
+        eventually(ctx.patience, "the service starts", || (hanging.jobs().contains(&hanging.unit)).then_some(()))?;
+        Ok(hanging)
+    }
+
+    fn jobs(&self) -> String {
+        let listed = self.ctx.command("systemctl").args(["list-jobs", "--no-legend", "--plain"]).run();
+        listed.map(|run| run.out()).unwrap_or_default()
+    }
+
+    /// A container whose scope waits for it.
+    fn bundle(&self) -> Outcome<Bundle<'c>> {
+        let mut bundle = sleeper(self.ctx)?;
+        bundle.set(&format!("/annotations/{PREFIX}After"), format!("['{}']", self.unit));
+        Ok(bundle)
+    }
+}
+
+impl Drop for Hanging<'_> {
+    fn drop(&mut self) {
+        let stopped = self.ctx.command("systemctl").args(["stop", &self.unit]).run();
+        drop(stopped);
+    }
+}
+
+fn hanging_job(ctx: &Context) -> Outcome {
+    ctx.need_kelson("a wait for systemd that can be interrupted")?;
+    ctx.use_systemd()?;
+    let hanging = Hanging::start(ctx)?;
+    let mut bundle = hanging.bundle()?;
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut container = bundle.container()?;
+        let running = container.create_command()?.spawn()?;
+        let unit = ctx.unit(&container.id);
+        eventually(ctx.patience, "the job waits", || hanging.jobs().contains(&unit).then_some(()))?;
+        running.signal(signal as i32)?;
+        let run = running.wait()?.exits(1)?;
+        let said = container.stderr();
+        check!(said.contains(&format!("interrupted by {signal}")), "it does not say why: {said}");
+        check!(run.took < Duration::from_secs(28), "it waited: {:?}", run.took);
+        check!(!hanging.jobs().contains(&unit), "the job is left: {}", hanging.jobs());
+        check_gone(ctx, &unit)?;
+        container.forget();
+        check!(ctx.state_entries().is_empty(), "state is left: {:?}", ctx.state_entries());
+    }
+    Ok(())
+}
+
+/// systemd executes itself anew, and leaves the bus for that: what waits for a job goes on to wait, what was called is called again.
+fn reexec(ctx: &Context) -> Outcome {
+    ctx.need_kelson("a systemd that leaves the bus")?;
+    ctx.use_systemd()?;
+    let hanging = Hanging::start(ctx)?;
+    let mut bundle = hanging.bundle()?;
+    let mut waiting = bundle.container()?;
+    let waits = waiting.create_command()?.spawn()?;
+    eventually(ctx.patience, "the job waits", || hanging.jobs().contains(&ctx.unit(&waiting.id)).then_some(()))?;
+    let mut bundle = sleeper(ctx)?;
+    let old = bundle.start()?;
+    let mut new = bundle.container()?;
+
+    let reexec = ctx.command("systemctl").arg("daemon-reexec").spawn()?;
+    let create = new.create_command()?.spawn()?;
+    let delete = old.verb("delete").args(["--force", &old.id]).spawn()?;
+    create.wait()?.ok()?;
+    delete.wait()?.ok()?;
+    reexec.wait()?.ok()?;
+    check!(!waits.has_ended(), "it did not wait: {}", waits.stderr());
+    drop(hanging);
+    waits.wait()?.ok()?;
+    for container in [&new, &waiting] {
+        let unit = ctx.unit(&container.id);
+        check_eq!(property(ctx, &unit, "ActiveState")?, "active", "state of {unit}");
+        check_eq!(cgroup::processes(&container.cgroup("memory")), [container.pid()?], "processes of {unit}");
+        container.delete_force()?.ok()?;
+    }
+    for container in [&old, &new, &waiting] {
+        check_gone(ctx, &ctx.unit(&container.id))?;
+    }
+    check!(ctx.state_entries().is_empty(), "state is left: {:?}", ctx.state_entries());
+    Ok(())
 }
 
 fn fifty_times(ctx: &Context) -> Outcome {

@@ -21,6 +21,7 @@ mod properties;
 mod unit;
 
 use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -30,7 +31,7 @@ use super::devices::List;
 use super::layout::Layout;
 use super::resources::{Version, Write};
 use super::{Place, Record, UNIFIED, files, has_controller, joined, limits, list_processes};
-use crate::dbus::Value;
+use crate::dbus::{Failure, Value};
 use crate::error::{Context, Error, Result};
 use crate::plan::Resources;
 use manager::{Job, Manager};
@@ -48,8 +49,14 @@ pub fn makes(key: &str) -> bool {
     key == UNIFIED || OF_SYSTEMD.iter().any(|controller| has_controller(key, controller))
 }
 
-/// The unit for `cgroups_path`, and the path of its cgroup in every hierarchy.
-pub fn locate(cgroups_path: Option<&str>, id: &str, rootless: bool, layout: &Layout) -> Result<(Unit, PathBuf)> {
+/// The unit for `cgroups_path`, and the path of its cgroup in every hierarchy. EINTR when `interrupt` can be read.
+pub fn locate(
+    cgroups_path: Option<&str>,
+    id: &str,
+    rootless: bool,
+    layout: &Layout,
+    interrupt: Option<BorrowedFd<'_>>,
+) -> Result<(Unit, PathBuf)> {
     if rootless && matches!(layout, Layout::V1 { .. }) {
         return Err(Error::usage("--systemd-cgroup: cgroup v1 gives the user's systemd nothing to share out")
             .hint("use cgroup v2, or --cgroup-manager cgroupfs"));
@@ -57,7 +64,8 @@ pub fn locate(cgroups_path: Option<&str>, id: &str, rootless: bool, layout: &Lay
     let unit = Unit::of(cgroups_path, id, rootless)?;
     let below = unit.cgroup()?;
     // That of the system is the root's, and is known without asking.
-    let of_user = || Manager::connect(true)?.control_group().doing(|| "ask the user's systemd for its cgroup");
+    let of_user =
+        || Manager::connect(true, interrupt)?.control_group().doing(|| "ask the user's systemd for its cgroup");
     let manager = if unit.is_user { of_user()? } else { "/".into() };
     Ok((unit, joined(&manager, &below)))
 }
@@ -74,12 +82,13 @@ pub fn check_unused(place: &Place) -> Result<()> {
         .hint("another id or another name; systemctl status tells whose it is"))
 }
 
-/// A unit that systemd is starting: stopped on drop.
+/// A unit that systemd is starting, or may be: stopped on drop.
 #[derive(Debug)]
 pub struct Begun {
     manager: Manager,
     unit: Unit,
-    job: Job,
+    /// `None` if systemd did not answer.
+    job: Option<Job>,
     /// A slice needs none.
     placeholder: Option<Placeholder>,
     is_owned: bool,
@@ -88,8 +97,14 @@ pub struct Begun {
 /// Begins to start the unit of `record`, `None` with another driver.
 ///
 /// # Errors
-/// systemd is not to be reached, refuses a property, or has such a unit.
-pub fn begin(record: &Record, resources: &Resources, annotations: &BTreeMap<String, String>) -> Result<Option<Begun>> {
+/// systemd is not to be reached, refuses a property, or has such a unit; EINTR when `interrupt` can be read, as from
+/// [`Begun::wait`].
+pub fn begin(
+    record: &Record,
+    resources: &Resources,
+    annotations: &BTreeMap<String, String>,
+    interrupt: BorrowedFd<'_>,
+) -> Result<Option<Begun>> {
     let Some(unit) = &record.unit else { return Ok(None) };
     let doing = || format!("start {}", unit.name);
     // What is wrong in the configuration comes before what is wrong with the host.
@@ -97,21 +112,27 @@ pub fn begin(record: &Record, resources: &Resources, annotations: &BTreeMap<Stri
     let placeholder = if unit.is_slice() { None } else { Some(Placeholder::start()?) };
     let mut properties = of_unit(unit, placeholder.as_ref().map(Placeholder::pid), record.version);
     properties.extend(asked);
-    let mut manager = Manager::connect(unit.is_user)?;
-    let mut started = manager.start(&unit.name, properties);
+    let manager = Manager::connect(unit.is_user, Some(interrupt))?;
+    let mut begun = Begun { manager, unit: unit.clone(), job: None, placeholder, is_owned: true };
+    let mut started = begun.manager.start(unit, properties).map_err(|failure| {
+        begun.is_owned = !matches!(failure, Failure::Refused { .. });
+        Error::from(failure)
+    });
     if let Err(error) = &started
         && let Some(key) = annotations::blamed(&error.to_string(), annotations)
     {
         started = started.property(|| format!("annotations[{key:?}]"));
     }
-    let job = started.doing(doing)?;
-    Ok(Some(Begun { manager, unit: unit.clone(), job, placeholder, is_owned: true }))
+    begun.job = Some(started.doing(doing)?);
+    Ok(Some(begun))
 }
 
 impl Begun {
     /// Waits until the unit is there; gives the process that keeps it there.
     pub fn wait(mut self) -> Result<Option<Placeholder>> {
-        self.manager.wait(&self.job).doing(|| format!("start {}", self.unit.name))?;
+        if let Some(job) = &self.job {
+            self.manager.wait(job).doing(|| format!("start {}", self.unit.name))?;
+        }
         self.is_owned = false;
         Ok(self.placeholder.take())
     }
@@ -122,8 +143,14 @@ impl Drop for Begun {
         if !self.is_owned {
             return;
         }
+        // Without it no scope can be started any more.
         self.placeholder.take();
-        if let Err(error) = stop(&mut self.manager, &self.unit) {
+        self.manager.begin_undo(self.job.is_none());
+        let stopped = match self.job {
+            Some(_) => stop(&mut self.manager, &self.unit),
+            None => stop_own(&mut self.manager, &self.unit),
+        };
+        if let Err(error) = stopped {
             log::warn!("{error}");
         }
     }
@@ -136,6 +163,16 @@ fn stop(manager: &mut Manager, unit: &Unit) -> Result<()> {
     };
     manager.reset_failed(&unit.name);
     stopped.doing(|| format!("stop {}", unit.name))
+}
+
+/// The same for a unit that may be another's, as its description tells, with all processes in it.
+fn stop_own(manager: &mut Manager, unit: &Unit) -> Result<()> {
+    let description = manager.description(&unit.name).doing(|| format!("look for {}", unit.name))?;
+    if description.is_none_or(|found| found != unit.description()) {
+        return Ok(());
+    }
+    manager.kill(&unit.name).doing(|| format!("kill {}", unit.name))?;
+    stop(manager, unit)
 }
 
 /// The properties that the configuration asks for, in order.
@@ -243,7 +280,8 @@ pub fn set_properties(record: &Record, resources: &Resources) -> Result<()> {
     if properties.is_empty() {
         return Ok(());
     }
-    let changed = Manager::connect(unit.is_user).and_then(|mut manager| manager.set_properties(&unit.name, properties));
+    let changed =
+        Manager::connect(unit.is_user, None).and_then(|mut manager| manager.set_properties(&unit.name, properties));
     changed.doing(|| format!("change {}", unit.name))
 }
 
@@ -267,7 +305,8 @@ impl Door {
     /// Moves process `pid` in.
     pub fn pass(&self, pid: Pid) -> Result<()> {
         let Self { unit, below } = self;
-        let attached = Manager::connect(unit.is_user).and_then(|mut manager| manager.attach(&unit.name, below, pid));
+        let attached =
+            Manager::connect(unit.is_user, None).and_then(|mut manager| manager.attach(&unit.name, below, pid));
         attached.doing(|| format!("move process {pid} into {}", unit.name))
     }
 }
@@ -280,7 +319,7 @@ pub fn inode(path: &Path) -> std::io::Result<u64> {
 /// Stops the unit of a container, and makes systemd forget it. What is gone already is fine, and so is a later unit with its name.
 /// `path` is where it has or had its cgroup.
 pub fn end(unit: &Unit, path: &Path) -> Result<()> {
-    let mut manager = match Manager::connect(unit.is_user) {
+    let mut manager = match Manager::connect(unit.is_user, None) {
         // An empty cgroup that the caller can remove is the end of its unit, too.
         Err(error) if unit.inode.is_some() => {
             log::warn!("{error}");
@@ -298,10 +337,6 @@ pub fn end(unit: &Unit, path: &Path) -> Result<()> {
             }
         },
         // Its maker was killed before it could say that the unit is its own.
-        None if manager.description(&unit.name)?.is_some_and(|found| found == unit.description()) => {
-            manager.kill(&unit.name).doing(|| format!("kill {}", unit.name))?;
-            stop(&mut manager, unit)
-        }
-        None => Ok(()),
+        None => stop_own(&mut manager, unit),
     }
 }
