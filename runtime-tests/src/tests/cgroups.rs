@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Bundle, Container, Context, Outcome, Test, Value, cgroup, eventually, json};
+use super::chaos::number;
+use crate::harness::{Bundle, Container, Context, Outcome, Peer, Test, Value, cgroup, children, eventually, json};
 use crate::{check, check_eq, skip};
 
 pub const TESTS: &[Test] = &[
@@ -81,6 +82,8 @@ pub const TESTS: &[Test] = &[
     Test { name: "kill_beside_a_pause_ends_the_container", run: kill_beside_pause },
     Test { name: "limits_in_place_before_the_process", run: limits_before_process },
     Test { name: "no_limits_at_all", run: no_limits },
+    Test { name: "fifty_times_leave_nothing", run: fifty_times },
+    Test { name: "fifty_times_without_a_cgroup_leave_nothing", run: fifty_times_disabled },
 ];
 
 /// A value, once on v1 and once on v2: controller, file, content.
@@ -1149,4 +1152,42 @@ fn no_limits(ctx: &Context) -> Outcome {
     let mut bundle = ctx.bundle()?;
     bundle.remove("/linux/resources").report()?;
     Ok(())
+}
+
+// ---- many times ----------------------------------------------------------------------------------------------------
+
+/// Creates and deletes containers of `bundle`, KELSON_CYCLES or else `times`: nothing is left of them.
+pub(super) fn cycles(bundle: &mut Bundle<'_>, times: u64) -> Outcome {
+    for round in 0..number("KELSON_CYCLES", times) {
+        let mut container = bundle.create()?;
+        container.delete_force()?.ok().map_err(|e| e.during(&format!("round {round}")))?;
+        container.forget();
+    }
+    let ctx = bundle.context;
+    check!(ctx.state_entries().is_empty(), "state is left: {:?}", ctx.state_entries());
+    eventually(ctx.patience, "no process is left", || children::orphans().is_empty().then_some(()))
+}
+
+fn fifty_times(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    cycles(bundle.guest(&["sleep"]), 50)?;
+    // Those between the hierarchy's root and the containers' are the runtime's as well.
+    let left: Vec<_> = ctx.cgroups.existing(&ctx.cgroup_parent);
+    check!(left.is_empty() || ctx.peer != Peer::Kelson, "cgroups are left: {left:?}");
+    Ok(())
+}
+
+fn fifty_times_disabled(ctx: &Context) -> Outcome {
+    ctx.need_kelson("--cgroup-manager disabled")?;
+    let mut bundle = ctx.bundle()?;
+    bundle.remove("/linux/resources").guest(&["sleep"]).write()?;
+    for round in 0..number("KELSON_CYCLES", 50) {
+        let mut container = bundle.container()?;
+        let create = ctx.runtime().args(["--cgroup-manager", "disabled", "create", "--bundle"]).arg(&bundle.dir);
+        create.arg(&container.id).run()?.ok().map_err(|e| e.during(&format!("round {round}")))?;
+        container.delete_force()?.ok()?;
+        container.forget();
+    }
+    check!(ctx.state_entries().is_empty(), "state is left: {:?}", ctx.state_entries());
+    eventually(ctx.patience, "no process is left", || children::orphans().is_empty().then_some(()))
 }

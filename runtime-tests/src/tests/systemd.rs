@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::cgroups::cycles;
 use crate::harness::bundle::give;
 use crate::harness::{Bundle, Container, Context, Outcome, Peer, Test, cgroup, eventually, json};
 use crate::{check, check_eq, skip};
@@ -38,7 +39,8 @@ pub const TESTS: &[Test] = &[
     Test { name: "only_create_and_delete_need_a_bus", run: without_bus },
     Test { name: "signal_cancels_a_job_that_hangs", run: hanging_job },
     Test { name: "create_and_delete_outlast_daemon_reexec", run: reexec },
-    Test { name: "fifty_times_leave_nothing", run: fifty_times },
+    Test { name: "fifty_times_leave_nothing", run: |ctx| many_times(ctx, 0, 50) },
+    Test { name: "ten_times_of_a_user_leave_nothing", run: |ctx| many_times(ctx, USER, 10) },
     Test { name: "user_has_a_scope_of_its_own_systemd", run: of_user },
     Test { name: "user_without_a_session_is_told_what_to_do", run: without_session },
 ];
@@ -543,14 +545,18 @@ fn reexec(ctx: &Context) -> Outcome {
     Ok(())
 }
 
-fn fifty_times(ctx: &Context) -> Outcome {
-    let mut bundle = sleeper(ctx)?;
-    for round in 0..50 {
-        let container = bundle.create()?;
-        container.delete_force()?.ok().map_err(|e| e.during(&format!("round {round}")))?;
-    }
-    let units =
-        ctx.command("systemctl").args(["list-units", "--all", "--no-legend", "--plain", "kelson-test-*"]).run()?;
+/// KELSON_CYCLES says how often instead.
+fn many_times(ctx: &Context, user: u32, times: u64) -> Outcome {
+    let mut bundle = if user == 0 { sleeper(ctx)? } else { sleeper_of_user(ctx)? };
+    cycles(&mut bundle, times)?;
+    let listed = ["list-units", "--all", "--no-legend", "--plain", "kelson-test-*"];
+    let command = match user {
+        0 => ctx.command("systemctl"),
+        user => {
+            ctx.command("systemctl").arg("--user").user(user, user).env("XDG_RUNTIME_DIR", format!("/run/user/{user}"))
+        }
+    };
+    let units = command.args(listed).run()?.ok()?;
     let own: Vec<_> = units.out().lines().filter(|line| line.contains(&ctx.id_prefix())).map(String::from).collect();
     check!(own.is_empty(), "units are left: {own:?}");
     Ok(())
@@ -561,7 +567,7 @@ fn fifty_times(ctx: &Context) -> Outcome {
 /// A user with a systemd of its own, as in tests/vm.
 const USER: u32 = 1000;
 
-fn of_user(ctx: &Context) -> Outcome {
+fn sleeper_of_user(ctx: &Context) -> Outcome<Bundle<'_>> {
     ctx.use_systemd()?;
     ctx.need_v2()?;
     let mut bundle = sleeper(ctx)?;
@@ -569,12 +575,17 @@ fn of_user(ctx: &Context) -> Outcome {
         skip!("user {USER} has no systemd of its own");
     }
     ctx.become_rootless(USER)?;
-    bundle.set("/linux/resources", json!({"memory": {"limit": 104_857_600}, "pids": {"limit": 50}}));
     bundle.namespace("user", None);
     let map = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
     bundle.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
     bundle.remove("/process/user/additionalGids");
     give(&bundle.dir, USER)?;
+    Ok(bundle)
+}
+
+fn of_user(ctx: &Context) -> Outcome {
+    let mut bundle = sleeper_of_user(ctx)?;
+    bundle.set("/linux/resources", json!({"memory": {"limit": 104_857_600}, "pids": {"limit": 50}}));
     let container = bundle.start()?;
     let path = container.cgroup("memory");
     check_eq!(cgroup::processes(&path), [container.pid()?], "processes of {}", path.display());
