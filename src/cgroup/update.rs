@@ -28,17 +28,19 @@ use crate::plan::Resources;
 /// what they were; what could not be set back is warned of.
 pub fn update(record: &Record, asked: &Resources) -> Result<()> {
     let target = completed(record, asked)?;
-    let mut steps = prepare(record, asked, &target)?;
+    let steps = prepare(record, asked, &target)?;
     write_all(&steps)?;
     // Last, as the kernel refuses more than systemd, which writes them again at each daemon-reload.
-    if let Err(error) = systemd::set_properties(record, &target) {
+    let told = systemd::set_properties(record, &target).and_then(|changed| {
+        let Some(changed) = changed else { return Ok(()) };
+        // It rounds a quota up.
+        let is_quota = |step: &&Step| ["cpu.max", "cpu.cfs_quota_us"].contains(&step.file());
+        write_all(steps.iter().filter(is_quota)).inspect_err(|_| changed.undo())
+    });
+    if told.is_err() {
         undo(&steps);
-        return Err(error);
     }
-    // It rounds a quota up.
-    let is_quota = |step: &Step| ["cpu.max", "cpu.cfs_quota_us"].contains(&step.file());
-    steps.retain(|step| record.unit.is_some() && is_quota(step));
-    write_all(&steps)
+    told
 }
 
 /// A file, what is going to be written to it, and what takes that back.
@@ -300,20 +302,22 @@ fn order(steps: &mut [Step]) {
 /// New and old.
 type Change = (u64, u64);
 
-fn write_all(steps: &[Step]) -> Result<()> {
-    for (i, Step { assignment, .. }) in steps.iter().enumerate() {
-        let written = limits::write_one(&assignment.path, &assignment.write);
-        if let Err(error) = limits::explained(written, assignment) {
-            undo(&steps[..i]);
+fn write_all<'s>(steps: impl IntoIterator<Item = &'s Step>) -> Result<()> {
+    let mut written = vec![];
+    for step in steps {
+        let result = limits::write_one(&step.assignment.path, &step.assignment.write);
+        if let Err(error) = limits::explained(result, &step.assignment) {
+            undo(written);
             return Err(error);
         }
+        written.push(step);
     }
     Ok(())
 }
 
 /// Takes back what `steps` wrote, the last first.
-fn undo(steps: &[Step]) {
-    for step in steps.iter().rev() {
+fn undo<'s>(steps: impl IntoIterator<Item = &'s Step, IntoIter: DoubleEndedIterator>) {
+    for step in steps.into_iter().rev() {
         if step.old.is_none() {
             log::warn!("{:?}, written to {}, cannot be taken back", step.assignment.write.value, step.file());
         }

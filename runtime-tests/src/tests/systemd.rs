@@ -11,7 +11,8 @@ use nix::unistd::Pid;
 
 use super::cgroups::cycles;
 use crate::harness::bundle::give;
-use crate::harness::{Bundle, Container, Context, Outcome, Peer, Test, cgroup, eventually, json};
+use crate::harness::{Bundle, Container, Context, Outcome, Peer, Run, Test, cgroup, eventually, json};
+use crate::tracer::{self, Action, Call, Settings};
 use crate::{check, check_eq, skip};
 
 pub const TESTS: &[Test] = &[
@@ -37,6 +38,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "delete_of_one_that_ended_leaves_no_unit", run: ended },
     Test { name: "pause_kill_delete", run: pause_kill_delete },
     Test { name: "only_create_and_delete_need_a_bus", run: without_bus },
+    Test { name: "update_that_fails_changes_no_property", run: update_fails },
     Test { name: "signal_cancels_a_job_that_hangs", run: hanging_job },
     Test { name: "create_and_delete_outlast_daemon_reexec", run: reexec },
     Test { name: "fifty_times_leave_nothing", run: |ctx| many_times(ctx, 0, 50) },
@@ -448,6 +450,51 @@ fn without_bus(ctx: &Context) -> Outcome {
     other.forget();
     check!(ctx.state_entries().is_empty(), "state is left: {:?}", ctx.state_entries());
     check_gone(ctx, &ctx.unit(id))
+}
+
+/// Each write and each message of it fails once: properties and files are all the old ones, or all the new ones.
+fn update_fails(ctx: &Context) -> Outcome {
+    ctx.need_kelson("a single thread, which is traced,")?;
+    ctx.use_systemd()?;
+    ctx.need_v2()?;
+    let (container, unit) = limited(ctx, &["sleep"])?;
+    let names =
+        "MemoryMax,MemorySwapMax,MemoryLow,CPUWeight,CPUQuotaPerSecUSec,CPUQuotaPeriodUSec,AllowedCPUs,TasksMax";
+    let seen = || -> Outcome<_> {
+        let shown = ctx.command("systemctl").args(["show", "--property", names, "--", &unit]).run()?.ok()?;
+        Ok((files(&container)?, shown.out()))
+    };
+    let traced = |at: Option<(Call, Action)>, words: &str| -> Outcome<(Run, Vec<Call>)> {
+        let record = ctx.next_io().with_extension("calls");
+        let settings = Settings { also: 0, at }.to_json(&record);
+        let tracer = ctx.command(&std::env::current_exe()?.to_string_lossy()).args(["--trace", &settings, "--"]);
+        let command = tracer.arg(&ctx.runtime).arg("--root").arg(&ctx.root).args(["update", &container.id]);
+        Ok((command.args(words.split(' ')).run()?, tracer::calls(&record)?))
+    };
+    // A quota that systemd rounds; what is not asked for was never set.
+    let new = "--memory 128M --memory-swap 160M --cpu-share 1024 --cpu-quota 33333 --cpu-period 50000 --pids-limit 60";
+    let old =
+        "--memory 100M --memory-swap 200M --cpu-share 262144 --cpu-quota 50000 --cpu-period 100000 --pids-limit 50";
+    let before = seen()?;
+    let (run, calls) = traced(None, new)?;
+    run.ok()?;
+    let after = seen()?;
+    check!(after.0 != before.0 && after.1 != before.1, "nothing has changed: {after:?}");
+    traced(None, old)?.0.ok()?;
+    check_eq!(seen()?, before, "files and properties that were set back");
+    let mut failures = 0;
+    for call in calls.into_iter().filter(|call| [libc::SYS_write, libc::SYS_sendto].contains(&call.number)) {
+        let (run, _) = traced(Some((call, Action::Fail(libc::EIO))), new)?;
+        let expected = if run.code == 0 { &after } else { &before };
+        check_eq!(&seen()?, expected, "files and properties after a failure of call {}\n  {}", call.index, run.told());
+        if run.code == 0 {
+            traced(None, old)?.0.ok()?;
+        } else {
+            failures += 1;
+        }
+    }
+    check!(failures > 8, "only {failures} calls failed");
+    container.end()
 }
 
 /// A unit whose start does not end before the test does; units that come after it wait.

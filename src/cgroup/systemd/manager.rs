@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use super::properties::Property;
+use super::properties::{self, Property};
 use super::unit::Unit;
 use crate::dbus::{BOOTED, Call, Connection, Failure, Message, Patience, Value};
 use crate::error::{Error, Kind, Result};
@@ -22,6 +22,7 @@ const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 const PROPERTY_READ_ONLY: &str = "org.freedesktop.DBus.Error.PropertyReadOnly";
 const INVALID_ARGS: &str = "org.freedesktop.DBus.Error.InvalidArgs";
+const UNKNOWN_PROPERTY: &str = "org.freedesktop.DBus.Error.UnknownProperty";
 
 /// How long a job may take, as in runc.
 const JOB_TIMEOUT: Duration = Duration::from_secs(30);
@@ -253,13 +254,30 @@ impl Manager {
         Ok(())
     }
 
-    /// Changes properties of `unit` until it ends.
-    pub fn set_properties(&mut self, unit: &str, mut properties: Vec<Property>) -> Result<()> {
+    /// What `properties` of `unit` are now, for [`Manager::set_properties`]; those that systemd is too old for are left out.
+    pub fn present(&mut self, unit: &Unit, properties: &[Property]) -> Result<Vec<Property>> {
+        let object = self.object(&unit.name)?.ok_or_else(|| Error::other(format!("unit {} is gone", unit.name)))?;
+        let interface = format!("{SERVICE}.{}", if unit.is_slice() { "Slice" } else { "Scope" });
+        let mut present: Vec<Property> = vec![];
+        for Property { name, .. } in properties {
+            if present.iter().any(|property| property.name == *name) {
+                continue;
+            }
+            match self.get(&object, &interface, name, CALL_TIMEOUT) {
+                Err(failure) if failure.is(UNKNOWN_PROPERTY) => {}
+                value => present.extend(properties::set_back(name, value?)),
+            }
+        }
+        Ok(present)
+    }
+
+    /// Changes properties of `unit` until it ends: all of them or, where systemd refuses one, none.
+    pub fn set_properties(&mut self, unit: &str, mut properties: Vec<Property>) -> Result<(), Failure> {
         while !properties.is_empty() {
             let list = properties.iter().map(|property| Value::property(&property.name, property.value.clone()));
             let args = vec![unit.into(), Value::Bool(true), Value::array("(sv)", list)];
             let Err(failure) = self.call("SetUnitProperties", args) else { break };
-            let index = dispensable(&failure, &properties).ok_or_else(|| Error::from(failure))?;
+            let Some(index) = dispensable(&failure, &properties) else { return Err(failure) };
             properties.remove(index);
         }
         Ok(())

@@ -272,17 +272,50 @@ fn devices_v1(list: &List) -> Vec<Property> {
     ]
 }
 
+/// Properties of a unit as they were before they were changed.
+#[derive(Debug)]
+pub struct Changed {
+    manager: Manager,
+    unit: Unit,
+    before: Vec<Property>,
+}
+
+impl Changed {
+    /// Sets them back.
+    pub fn undo(mut self) {
+        let set_back = self.manager.set_properties(&self.unit.name, self.before);
+        if let Err(error) = set_back.doing(|| format!("set properties of {} back", self.unit.name)) {
+            log::warn!("{error}");
+        }
+    }
+}
+
 /// Gives the unit of `record` the properties that `resources` ask for, until it ends: systemd writes them to the cgroup's files now
-/// and at each `daemon-reload`. Does nothing with another driver. Device rules stay as they are.
-pub fn set_properties(record: &Record, resources: &Resources) -> Result<()> {
-    let Some(unit) = &record.unit else { return Ok(()) };
+/// and at each `daemon-reload`. Gives what takes that back, `None` with another driver. Device rules stay as they are.
+///
+/// # Errors
+/// systemd refuses a property, or does not answer: none is changed.
+pub fn set_properties(record: &Record, resources: &Resources) -> Result<Option<Changed>> {
+    let Some(unit) = &record.unit else { return Ok(None) };
     let properties = of_resources(record, resources)?;
     if properties.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    let changed =
-        Manager::connect(unit.is_user, None).and_then(|mut manager| manager.set_properties(&unit.name, properties));
-    changed.doing(|| format!("change {}", unit.name))
+    let doing = || format!("change {}", unit.name);
+    let mut manager = Manager::connect(unit.is_user, None).doing(doing)?;
+    let before = manager.present(unit, &properties).doing(doing)?;
+    let mut changed = Changed { manager, unit: unit.clone(), before };
+    match changed.manager.set_properties(&unit.name, properties) {
+        Ok(()) => Ok(Some(changed)),
+        Err(failure) => {
+            if let Failure::Failed(_) = failure {
+                // It may have been done all the same.
+                changed.manager.begin_undo(true);
+                changed.undo();
+            }
+            Err(failure).doing(doing)
+        }
+    }
 }
 
 /// The way into a unit's cgroup by way of systemd, for a user who may write to the cgroup and not to those above, which the kernel

@@ -187,6 +187,19 @@ fn io_weight_of_bfq(weight: u64) -> u64 {
     if weight <= 100 { weight } else { 100 + (weight - 100) * 11 }
 }
 
+/// What gives a unit its property `name` back, which was `value`.
+pub fn set_back(name: &str, value: Value) -> Vec<Property> {
+    let property = Property::of_file(name, value);
+    match &property.value {
+        // Nothing empties a list, to which else all is added.
+        Value::Array { element, .. } => {
+            let nothing = Value::array(element, []);
+            vec![Property::of_file(name, nothing), property]
+        }
+        _ => vec![property],
+    }
+}
+
 /// Numbers above are no CPU's and no memory node's that Linux could have.
 const MAX_CPU: usize = 65_535;
 
