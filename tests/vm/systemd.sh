@@ -10,7 +10,7 @@ parts=$(mktemp -d)
 modprobe loop max_loop=8
 # Each part has a deadline of its own, so that one which hangs does not take the others' results along.
 part systemd-cgroupfs timeout 450 "$tests" --runtime "$runtime" --slow 10 --quiet cgroups:: lifecycle::
-part systemd-driver timeout 600 "$tests" --runtime "$runtime" --slow 10 --quiet systemd::
+part systemd-driver timeout 750 "$tests" --runtime "$runtime" --slow 10 --quiet systemd::
 part systemd-driver-limits timeout 300 "$tests" --runtime "$runtime" --slow 10 --quiet --systemd-cgroup \
 	--skip not_blamed cgroups::memory_ cgroups::cpu cgroups::pids_ cgroups::unified cgroups::devices_ cgroups::block_io
 part systemd-image-tests timeout 450 "$tests" --runtime "$runtime" --slow 10 --quiet image::
@@ -18,6 +18,7 @@ part systemd-image timeout 120 "$here/image.sh" "$runtime"
 part systemd-image-driver timeout 120 "$here/image.sh" "$runtime" --systemd-cgroup
 part systemd-podman timeout 450 "$here/podman.sh" "$runtime" cgroupfs
 part systemd-podman-driver timeout 450 "$here/podman.sh" "$runtime" systemd
+part systemd-containerd timeout 200 "$here/containerd.sh" "$runtime"
 part systemd-apparmor timeout 120 "$here/apparmor.sh" "$runtime"
 # An ordinary user has what can be found by everybody, which the checkout need not be.
 mkdir -p /srv/kelson/tests
