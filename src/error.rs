@@ -168,15 +168,23 @@ impl Error {
     }
 }
 
+/// The kernel's own number for what it does not do, which reaches programs by control files of cgroups.
+const ENOTSUPP: i32 = 524;
+
 impl From<Errno> for Error {
     fn from(errno: Errno) -> Self {
-        Self::new(Kind::System(errno), errno.desc().to_ascii_lowercase())
+        match errno {
+            // nix speaks of transport endpoints.
+            Errno::EOPNOTSUPP => Self::new(Kind::System(errno), "operation not supported"),
+            errno => Self::new(Kind::System(errno), errno.desc().to_ascii_lowercase()),
+        }
     }
 }
 
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
         match error.raw_os_error() {
+            Some(ENOTSUPP) => Errno::EOPNOTSUPP.into(),
             Some(code) => Errno::from_raw(code).into(),
             None => Self::new(Kind::Other, error.to_string()),
         }
@@ -249,6 +257,13 @@ mod tests {
                  linux.resources.memory.limit: device or resource busy (the container already uses more)"
                 .into())
         );
+    }
+
+    #[test]
+    fn what_is_not_supported_has_words() {
+        for code in [ENOTSUPP, Errno::EOPNOTSUPP as i32] {
+            assert_eq!(Error::from(std::io::Error::from_raw_os_error(code)).cause(), "operation not supported");
+        }
     }
 
     #[test]

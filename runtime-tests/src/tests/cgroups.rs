@@ -521,7 +521,7 @@ fn memory_kernel(ctx: &Context) -> Outcome {
         check_eq!(container.cgroup_file("memory", "memory.kmem.limit_in_bytes")?, "52428800", "the limit");
         return container.delete_force()?.ok().map(drop);
     }
-    run.fails_saying(&["linux.resources.memory.kernel"])?;
+    run.fails_saying(&["linux.resources.memory.kernel", "not supported"])?;
     Ok(())
 }
 
