@@ -641,6 +641,7 @@ fn features_are_true(ctx: &Context) -> Outcome {
             ("/linux/intelRdt/enabled", false),
             ("/linux/cgroup/v1", true),
             ("/linux/cgroup/v2", true),
+            // Of the runtime, whatever the host has (features-linux.md#apparmor).
             ("/linux/apparmor/enabled", true),
             ("/linux/selinux/enabled", true),
             ("/linux/netDevices/enabled", true),
