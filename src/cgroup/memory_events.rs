@@ -1,14 +1,15 @@
 //! Why processes of a container were killed for memory. The counters of its cgroup, which outlive the processes, tell that some
-//! were; the counters of the cgroups above, and the kernel's log where it can be read, tell whose limit it was.
+//! were; the counters of the cgroups above, and the kernel's log where it can be read, tell whose limit it was. systemd removes the
+//! cgroup of a unit as soon as it is empty: who waits for the container reads the counters before, others the log alone.
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::kill_log::{self, Kill};
 use super::resources::Version;
 use super::{Record, UNIFIED, files, has_controller, joined};
 use crate::error::Error;
-use crate::sys::kernel_log;
 
 /// Processes of a container were killed because memory was short.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,13 +59,33 @@ pub struct Victim {
     pub is_first: bool,
 }
 
-/// A kill that the kernel logged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Kill {
-    /// The cgroup whose limit was reached, below the mount point; `None`: the host had no memory left.
-    limit: Option<String>,
-    pid: i32,
-    name: String,
+/// What a container's cgroup told of its kills while it was there.
+#[derive(Debug)]
+pub struct Counted {
+    pub(super) kills: u64,
+    /// How often its limit was reached; `None` if it was gone before that was read.
+    pub(super) own: Option<u64>,
+    /// The same with the limits below; on v1 like `own`.
+    pub(super) all: u64,
+    pub(super) sizes: Sizes,
+}
+
+/// A cgroup's limit, unless it has none, and the most that it used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sizes {
+    limit: Option<u64>,
+    peak: Option<u64>,
+}
+
+impl Sizes {
+    /// v1 has no word for an unlimited one: it is the most that there can be, rounded to pages.
+    pub(super) fn new(limit: Option<u64>, peak: Option<u64>) -> Self {
+        Self { limit: limit.filter(|bytes| *bytes < 1 << 62), peak }
+    }
+
+    fn logged(kill: &Kill) -> Self {
+        kill.limit_and_usage.map_or_else(Self::default, |(limit, usage)| Self::new(Some(limit), Some(usage)))
+    }
 }
 
 /// What the counters tell without the log.
@@ -107,28 +128,6 @@ fn judge(counters: &Counters, kill: Option<&Kill>) -> (LimitOf, Option<String>, 
     }
 }
 
-/// Reads the kernel's line about a victim, if that was in `cgroup` or below (mm/oom_kill.c `dump_oom_victim`,
-/// mm/memcontrol.c `mem_cgroup_print_oom_context`, since 5.0):
-/// `oom-kill:constraint=CONSTRAINT_MEMCG,…,oom_memcg=/a,task_memcg=/a/b,task=sh,pid=7,uid=0`, or `global_oom` for `oom_memcg=/a`.
-fn logged_kill(message: &str, cgroup: &str) -> Option<Kill> {
-    // From the end: a name is at most 15 bytes, and holds what the container wants.
-    let (rest, _) = message.rsplit_once(",uid=")?;
-    let (rest, pid) = rest.rsplit_once(",pid=")?;
-    let (rest, name) = rest.rsplit_once(",task=")?;
-    let (rest, victims) = rest.rsplit_once(",task_memcg=")?;
-    // The kernel's paths begin at the root of the hierarchy: where a mount or a namespace shows a part of it, none fits.
-    let below = victims.strip_prefix(cgroup)?;
-    if !(below.is_empty() || below.starts_with('/')) {
-        return None;
-    }
-    let limit = match rest.rsplit_once(",oom_memcg=") {
-        Some((_, path)) => Some(path.to_owned()),
-        None if rest.ends_with(",global_oom") => None,
-        None => return None,
-    };
-    Some(Kill { limit, pid: pid.parse().ok()?, name: name.to_owned() })
-}
-
 /// Of the last `count` kills that of process `first`, else the last one.
 fn choose(mut kills: Vec<Kill>, count: u64, first: i32) -> Option<Kill> {
     let newest = kills.split_off(kills.len().saturating_sub(usize::try_from(count).unwrap_or(usize::MAX)));
@@ -136,6 +135,7 @@ fn choose(mut kills: Vec<Kill>, count: u64, first: i32) -> Option<Kill> {
 }
 
 /// The files of a container's cgroup that tell of memory.
+#[derive(Clone, Copy)]
 struct Memory<'r> {
     path: &'r Path,
     mount_point: &'r Path,
@@ -144,9 +144,13 @@ struct Memory<'r> {
 
 /// The number behind `key` in a file of lines `key number`, or that the file holds.
 fn number(path: &Path, key: &str) -> Option<u64> {
-    let text = files::read(path).ok()?;
+    value(&files::read(path).ok()?, key)
+}
+
+/// The same of a file's text.
+pub(super) fn value(text: &str, key: &str) -> Option<u64> {
     if key.is_empty() {
-        return text.parse().ok();
+        return text.trim_end().parse().ok();
     }
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
 }
@@ -177,47 +181,80 @@ impl Memory<'_> {
         }
     }
 
-    /// What the limit of the cgroup at `path` is, and the most that it used. An unlimited one has no limit.
-    fn limit_and_peak(&self, path: &Path) -> (Option<u64>, Option<u64>) {
+    fn sizes(&self, path: &Path) -> Sizes {
         let (limit, peak) = match self.version {
             Version::V2 => ("memory.max", "memory.peak"),
             Version::V1 => ("memory.limit_in_bytes", "memory.max_usage_in_bytes"),
         };
-        // v1 has no word for it: the most that there can be, rounded to pages.
-        let is_limit = |bytes: &u64| *bytes < 1 << 62;
-        (number(&path.join(limit), "").filter(is_limit), number(&path.join(peak), ""))
+        Sizes::new(number(&path.join(limit), ""), number(&path.join(peak), ""))
     }
 
     fn below_mount(&self, path: &Path) -> String {
         format!("/{}", path.strip_prefix(self.mount_point).unwrap_or(path).display())
     }
 
-    /// What the kernel logged of it: for root alone, as a rule.
-    fn logged_kills(&self) -> Vec<Kill> {
-        let own = self.below_mount(self.path);
-        let log = kernel_log::messages("oom-kill:").unwrap_or_default();
-        log.iter().filter_map(|message| logged_kill(message, &own)).collect()
+    fn logged_kills(&self, first: i32) -> Vec<Kill> {
+        kill_log::kills(&self.below_mount(self.path), first)
     }
 
-    fn out_of_memory(&self, kills: u64, kill: Option<Kill>, first: i32) -> OutOfMemory {
-        let (limit_of, cgroup, is_certain) = judge(&self.counters(), kill.as_ref());
-        let path = cgroup.as_ref().map(|cgroup| joined(self.mount_point, Path::new(cgroup)));
-        let (limit_bytes, peak_bytes) = path.map_or((None, None), |path| self.limit_and_peak(&path));
-        let victim = kill.map(|kill| Victim { is_first: kill.pid == first, pid: kill.pid, name: kill.name });
-        OutOfMemory { limit_of, is_certain, cgroup, limit_bytes, peak_bytes, kills, victim }
-    }
-
-    fn counters(&self) -> Counters {
-        let above = self.path.ancestors().skip(1).take_while(|above| *above != self.mount_point);
+    /// `None` if nothing was killed, and if the cgroup is gone before all is read.
+    fn counted(&self) -> Option<Counted> {
+        self.kills().filter(|kills| *kills > 0)?;
         let own = self.reached(self.path);
         let all = match self.version {
             Version::V2 => number(&self.path.join("memory.events"), "oom").unwrap_or(0),
-            Version::V1 => 0,
+            Version::V1 => own,
+        };
+        let sizes = self.sizes(self.path);
+        self.kills().map(|kills| Counted { kills, own: Some(own), all, sizes })
+    }
+
+    /// Kills in the nearest cgroup above that is there and in all below it: no fewer than in the container's; `None` where that
+    /// is not counted.
+    fn kills_above(&self) -> Option<u64> {
+        let above = self.path.ancestors().skip(1).find(|above| above.exists())?;
+        Memory { path: above, ..*self }.kills().filter(|_| self.version == Version::V2)
+    }
+
+    fn out_of_memory(&self, counted: &Counted, kill: Option<Kill>, first: i32) -> OutOfMemory {
+        let (limit_of, cgroup, is_certain) = judge(&self.counters(counted), kill.as_ref());
+        let sizes = match &cgroup {
+            Some(_) if limit_of == LimitOf::Container => counted.sizes,
+            Some(cgroup) => self.sizes(&joined(self.mount_point, Path::new(cgroup))),
+            None => Sizes::default(),
+        };
+        let logged = kill.as_ref().map(Sizes::logged).unwrap_or_default();
+        OutOfMemory {
+            limit_of,
+            is_certain,
+            cgroup,
+            limit_bytes: sizes.limit.or(logged.limit),
+            peak_bytes: sizes.peak.or(logged.peak),
+            kills: counted.kills,
+            victim: kill.map(|kill| Victim { is_first: kill.pid == first, pid: kill.pid, name: kill.name }),
+        }
+    }
+
+    /// Of a cgroup that is gone what the kernel logged is all that is left.
+    fn out_of_log(&self, first: i32) -> Option<OutOfMemory> {
+        let kills: Vec<Kill> = self.logged_kills(first).into_iter().filter(|kill| kill.is_of_first).collect();
+        let count = kills.len() as u64;
+        let kill = choose(kills, count, first)?;
+        let counted = Counted { kills: count, own: Some(0), all: 0, sizes: Sizes::logged(&kill) };
+        Some(self.out_of_memory(&counted, Some(kill), first))
+    }
+
+    fn counters(&self, counted: &Counted) -> Counters {
+        let above = self.path.ancestors().skip(1).take_while(|above| *above != self.mount_point);
+        // Not known whose of both it was: the container's, as a rule, and that is not certain.
+        let (own, below) = match counted.own {
+            Some(own) => (own, counted.all.saturating_sub(own)),
+            None => (counted.all, counted.all),
         };
         Counters {
             version: self.version,
             own: (self.below_mount(self.path), own),
-            below: all.saturating_sub(own),
+            below,
             above: above.map(|path| (self.below_mount(path), self.reached(path))).collect(),
         }
     }
@@ -240,33 +277,40 @@ impl Record {
         self.memory_place().filter(|memory| is_made(memory.path))
     }
 
-    /// How many processes of the container were killed for memory; 0 where that cannot be told. One small read.
-    pub fn memory_kills(&self) -> u64 {
-        self.memory().and_then(|memory| memory.kills()).unwrap_or(0)
+    /// Whether processes of the container may have been killed for memory, as a few small reads tell.
+    pub fn may_be_out_of_memory(&self) -> bool {
+        match (self.memory(), self.memory_place()) {
+            (Some(memory), _) => memory.kills().is_some_and(|kills| kills > 0),
+            // systemd removes the cgroup of a unit when it is empty.
+            (None, Some(memory)) => self.unit.is_some() && memory.kills_above() != Some(0),
+            (None, None) => false,
+        }
+    }
+
+    /// What the counters tell now; `None` if nothing was killed for memory, or that cannot be told.
+    pub fn count_kills(&self) -> Option<Counted> {
+        self.memory()?.counted()
     }
 
     /// Why processes of the container, whose first one is or was `first`, were killed for memory; `None` if none were, or that
-    /// cannot be told.
-    pub fn out_of_memory(&self, first: i32) -> Option<OutOfMemory> {
-        let memory = self.memory()?;
-        let kills = memory.kills().filter(|kills| *kills > 0)?;
-        let kill = choose(memory.logged_kills(), kills, first);
-        Some(memory.out_of_memory(kills, kill, first))
-    }
-
-    /// Why the first process of the container, which a SIGKILL may have ended, was killed for memory, if its cgroup is gone:
-    /// systemd removes that of a unit when it is empty. What the kernel logged is all that is left.
-    pub fn logged_out_of_memory(&self, first: i32) -> Option<OutOfMemory> {
-        let memory = self.memory_place().filter(|memory| !memory.path.exists())?;
-        let kill = memory.logged_kills().into_iter().rfind(|kill| kill.pid == first)?;
-        Some(memory.out_of_memory(1, Some(kill), first))
+    /// cannot be told. `counted` is from when the cgroup was there, if it may be gone.
+    pub fn out_of_memory(&self, first: i32, counted: Option<Counted>) -> Option<OutOfMemory> {
+        let memory = self.memory_place()?;
+        match counted.or_else(|| self.count_kills()) {
+            Some(counted) => {
+                let kill = choose(memory.logged_kills(first), counted.kills, first);
+                Some(memory.out_of_memory(&counted, kill, first))
+            }
+            None if self.memory().is_some() || (self.unit.is_none() && memory.path.exists()) => None,
+            None => memory.out_of_log(first),
+        }
     }
 
     /// The error for a process that was killed for memory while the container was made; `None` if none was.
     pub fn killed_for_memory(&self) -> Option<Error> {
         let memory = self.memory()?;
         memory.kills().filter(|kills| *kills > 0)?;
-        let (limit, peak) = memory.limit_and_peak(memory.path);
+        let Sizes { limit, peak } = memory.sizes(memory.path);
         let peak = peak.map_or(String::new(), |peak| format!(", at most {peak} were in use"));
         let cause =
             format!("too low to set the container up: it is {} bytes{peak}, and its process was killed", limit?);
@@ -281,6 +325,10 @@ mod tests {
     fn counters(version: Version, own: u64, below: u64, above: &[(&str, u64)]) -> Counters {
         let above = above.iter().map(|(path, reached)| ((*path).to_owned(), *reached)).collect();
         Counters { version, own: ("/pod/web".into(), own), below, above }
+    }
+
+    fn kill(limit: Option<&str>, pid: i32) -> Kill {
+        Kill { limit: limit.map(str::to_owned), pid, name: "sh".into(), limit_and_usage: None, is_of_first: false }
     }
 
     #[test]
@@ -323,8 +371,11 @@ mod tests {
             (Some("/"), LimitOf::Above),
             (None, LimitOf::Host),
         ] {
-            let kill = Kill { limit: limit.map(str::to_owned), pid: 7, name: "sh".into() };
-            assert_eq!(judge(&counters, Some(&kill)), (expected, limit.map(str::to_owned), true), "{limit:?}");
+            assert_eq!(
+                judge(&counters, Some(&kill(limit, 7))),
+                (expected, limit.map(str::to_owned), true),
+                "{limit:?}"
+            );
         }
     }
 
@@ -343,36 +394,8 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_the_kernel_are_read() {
-        let head = "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=web,mems_allowed=0";
-        let kill = |limit: Option<&str>, pid, name: &str| {
-            Some(Kill { limit: limit.map(str::to_owned), pid, name: name.to_owned() })
-        };
-        for (line, expected) in [
-            (",oom_memcg=/pod/web,task_memcg=/pod/web,task=sh,pid=7,uid=0", kill(Some("/pod/web"), 7, "sh")),
-            (",oom_memcg=/pod,task_memcg=/pod/web/app,task=sh,pid=7,uid=0", kill(Some("/pod"), 7, "sh")),
-            (",global_oom,task_memcg=/pod/web,task=sh,pid=7,uid=0", kill(None, 7, "sh")),
-            // Names are any 15 bytes.
-            (
-                ",oom_memcg=/pod,task_memcg=/pod/web,task=a,pid=1,uid=0,pid=7,uid=0",
-                kill(Some("/pod"), 7, "a,pid=1,uid=0"),
-            ),
-            (",oom_memcg=/,task_memcg=/pod/web,task=sh,pid=7,uid=0", kill(Some("/"), 7, "sh")),
-            // Others.
-            (",oom_memcg=/pod,task_memcg=/pod/website,task=sh,pid=7,uid=0", None),
-            (",oom_memcg=/pod,task_memcg=/pod,task=sh,pid=7,uid=0", None),
-            (",oom_memcg=/x/pod/web,task_memcg=/x/pod/web,task=sh,pid=7,uid=0", None),
-            (",task_memcg=/pod/web,task=sh,pid=7,uid=0", None),
-            ("", None),
-        ] {
-            assert_eq!(logged_kill(&format!("{head}{line}"), "/pod/web"), expected, "{line}");
-        }
-    }
-
-    #[test]
     fn the_first_process_is_named_if_it_is_among_the_last_victims() {
-        let kills =
-            |pids: &[i32]| pids.iter().map(|pid| Kill { limit: None, pid: *pid, name: String::new() }).collect();
+        let kills = |pids: &[i32]| pids.iter().map(|pid| kill(None, *pid)).collect();
         for (pids, count, expected) in [
             (&[7, 8, 9][..], 3, Some(7)),
             // That one was an earlier container's.

@@ -19,6 +19,8 @@ pub mod devices;
 pub mod files;
 mod freezer;
 pub mod intent;
+mod kill_log;
+pub mod kill_watch;
 pub mod layout;
 pub mod limits;
 pub mod memory_events;

@@ -93,10 +93,11 @@ pub fn run(runtime: &Runtime, options: &cli::Run) -> Result<u8> {
             None => Ok(0),
         };
     }
-    let exit = foreground::attend(pid, pidfd, console, notify);
+    let mut kills = state.cgroup.watch_kills();
+    let exit = foreground::attend(pid, pidfd, console, notify, Some(&mut kills));
     if let Ok(exit) = exit {
         // The counters of its cgroup go with the container.
-        wait::after_run(runtime, &state, exit, options.keep);
+        wait::after_run(runtime, &state, exit, kills.into_counted(), options.keep);
     }
     // One that cannot be attended any more is nobody's to end but this process's.
     if (!options.keep || exit.is_err())

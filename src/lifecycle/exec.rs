@@ -139,7 +139,7 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
     if options.detach {
         return Ok(0);
     }
-    foreground::attend(pid, pidfd, console, None).map(Exit::code)
+    foreground::attend(pid, pidfd, console, None, None).map(Exit::code)
 }
 
 /// The process to run, that of the `--process` file and its text if there is one, and the names of its user where they are to

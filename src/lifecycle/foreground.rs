@@ -8,6 +8,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
 use super::listen::NotifySocket;
+use crate::cgroup::kill_watch::KillWatch;
 use crate::ended::Exit;
 use crate::error::{Context, Result};
 use crate::signals::Signals;
@@ -16,12 +17,13 @@ use crate::sys::fd::standard_stream;
 use crate::sys::process;
 use crate::terminal::Relay;
 
-/// Waits for the end of child `pid`, and gives how it ended.
+/// Waits for the end of child `pid`, and gives how it ended; `kills` sees the container's cgroup until then.
 pub fn attend(
     pid: Pid,
     pidfd: Option<OwnedFd>,
     console: Option<OwnedFd>,
     notify: Option<NotifySocket>,
+    mut kills: Option<&mut KillWatch<'_>>,
 ) -> Result<Exit> {
     let signals = Signals::hold_all()?;
     let target = Target::new(pid, pidfd);
@@ -29,12 +31,15 @@ pub fn attend(
     loop {
         // Before the first wait too: a SIGCHLD that came before signals were held is lost.
         if let Some(exit) = reap_all(pid)? {
+            if let Some(kills) = kills {
+                kills.look();
+            }
             if let Some(relay) = &mut relay {
                 print_rest(relay, &signals)?;
             }
             return Ok(exit);
         }
-        wait(&signals, relay.as_mut(), notify.as_ref(), pid)?;
+        wait(&signals, relay.as_mut(), notify.as_ref(), kills.as_deref_mut(), pid)?;
         while let Some(signal) = signals.next()? {
             match signal {
                 // Reaped above.
@@ -53,7 +58,13 @@ pub fn attend(
 }
 
 /// Waits until something happens and relays what came.
-fn wait(signals: &Signals, relay: Option<&mut Relay>, notify: Option<&NotifySocket>, pid: Pid) -> Result<()> {
+fn wait(
+    signals: &Signals,
+    relay: Option<&mut Relay>,
+    notify: Option<&NotifySocket>,
+    kills: Option<&mut KillWatch<'_>>,
+    pid: Pid,
+) -> Result<()> {
     let mut polled = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
     let mut at = |fd, flags| {
         polled.push(PollFd::new(fd, flags));
@@ -75,14 +86,21 @@ fn wait(signals: &Signals, relay: Option<&mut Relay>, notify: Option<&NotifySock
             stdin_at = Some(at(standard_stream(0), PollFlags::POLLIN));
         }
     }
+    let kills_at = kills.as_ref().and_then(|kills| kills.poll_fd()).map(|kills| {
+        polled.push(kills);
+        polled.len() - 1
+    });
     match poll(&mut polled, PollTimeout::NONE) {
         Err(Errno::EINTR) => return Ok(()),
         other => other.doing(|| "wait for the container")?,
     };
     let is_ready = |at: Option<usize>| at.is_some_and(|at| polled[at].any() == Some(true));
     let (notify_ready, master_ready, stdin_ready) = (is_ready(notify_at), is_ready(master_at), is_ready(stdin_at));
-    let output_ready = is_ready(output_at);
+    let (output_ready, kills_ready) = (is_ready(output_at), is_ready(kills_at));
     drop(polled);
+    if kills_ready && let Some(kills) = kills {
+        kills.look();
+    }
     if notify_ready && let Some(notify) = notify {
         notify.forward(pid)?;
     }

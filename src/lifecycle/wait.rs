@@ -2,12 +2,13 @@
 //! first, because nothing of Kelson stays: a foreground run, wait, state and delete.
 
 use nix::errno::Errno;
-use nix::libc::{SIGKILL, SIGSYS};
+use nix::libc::SIGSYS;
 use nix::unistd::Pid;
 use serde::Serialize;
 
 use super::Runtime;
 use super::watch::Watched;
+use crate::cgroup::memory_events::Counted;
 use crate::ended::{Ended, Exit, Forbidden, Shown};
 use crate::error::{Error, Result};
 use crate::log::warn_caller;
@@ -33,8 +34,9 @@ pub fn wait(runtime: &Runtime, id: &str, json: bool) -> Result<(String, u8)> {
     })?;
     let ended = match process {
         Some(pidfd) => {
-            let ended = Watched::new(Pid::from_raw(state.pid), pidfd).wait()?;
-            record(runtime, &state, explain(runtime, &state, ended))
+            let mut kills = state.cgroup.watch_kills();
+            let ended = Watched::new(Pid::from_raw(state.pid), pidfd).wait(&mut kills)?;
+            record(runtime, &state, explain(runtime, &state, ended, kills.into_counted()))
         }
         None if state.status(&runtime.root)? == Status::Creating => {
             return Err(Error::state(format!("container {id:?} is being created")).hint("wait for create first"));
@@ -62,12 +64,12 @@ pub fn of_stopped(runtime: &Runtime, state: &State) -> Result<Ended> {
     }
 }
 
-/// Tells why the container of a foreground run ended, and records it if that stays.
-pub fn after_run(runtime: &Runtime, state: &State, exit: Exit, stays: bool) {
+/// Tells why the container of a foreground run ended, and records it if that stays; `counted` is from before its end.
+pub fn after_run(runtime: &Runtime, state: &State, exit: Exit, counted: Option<Counted>, stays: bool) {
     if exit == Exit::Code(0) && !stays {
         return;
     }
-    let ended = explain(runtime, state, Ended::known(exit));
+    let ended = explain(runtime, state, Ended::known(exit), counted);
     if ended.is_killed_for_memory() {
         // The exit code is 137 and says nothing of it.
         warn_caller(&line(state, &ended));
@@ -79,11 +81,12 @@ pub fn after_run(runtime: &Runtime, state: &State, exit: Exit, stays: bool) {
     }
 }
 
-/// Logs why a container ended that is being deleted: a warning where processes of it were killed for memory. Reads one small
-/// file if none were, and nobody wants to know of other ends.
+/// Logs why a container ended that is being deleted: a warning where processes of it were killed for memory. Reads a small file
+/// or two if none were, and nobody wants to know of other ends.
 pub fn tell(runtime: &Runtime, state: &State, was_running: bool) {
     let wants_all = log::log_enabled!(log::Level::Info);
-    if !wants_all && state.cgroup.memory_kills() == 0 {
+    let is_known = state.ended.as_ref().is_some_and(|ended| ended.memory.is_some());
+    if !wants_all && !is_known && !state.cgroup.may_be_out_of_memory() {
         return;
     }
     if was_running {
@@ -111,15 +114,12 @@ fn look(runtime: &Runtime, state: &State) -> Result<Ended> {
         Err(error) if !matches!(error.errno(), Some(Errno::ENOSYS | Errno::EPERM)) => return Err(error),
         Ok(None) | Err(_) => Ended::unknown("reaped before Kelson looked".into()),
     };
-    Ok(explain(runtime, state, ended))
+    Ok(explain(runtime, state, ended, None))
 }
 
 /// Adds why it ended.
-fn explain(runtime: &Runtime, state: &State, mut ended: Ended) -> Ended {
-    ended.memory = state.cgroup.out_of_memory(state.pid);
-    if ended.memory.is_none() && matches!(ended.exit, Some(Exit::Signal(SIGKILL)) | None) {
-        ended.memory = state.cgroup.logged_out_of_memory(state.pid);
-    }
+fn explain(runtime: &Runtime, state: &State, mut ended: Ended, counted: Option<Counted>) -> Ended {
+    ended.memory = state.cgroup.out_of_memory(state.pid, counted);
     if ended.exit == Some(Exit::Signal(SIGSYS)) {
         ended.seccomp = forbidden(runtime, state);
     }
@@ -131,7 +131,7 @@ fn forbidden(runtime: &Runtime, state: &State) -> Option<Forbidden> {
     let config: serde_json::Value = serde_json::from_str(&state::config(&runtime.root, &state.id).ok()?).ok()?;
     config.pointer("/linux/seccomp").filter(|profile| !profile.is_null())?;
     // For root alone, as a rule; and not where a daemon takes the kernel's audit messages (auditd(8)).
-    let log = kernel_log::messages("audit: type=1326 ").unwrap_or_default();
+    let log = kernel_log::messages(&["audit: type=1326 "]).unwrap_or_default();
     Some(Forbidden { call: log.iter().rev().find_map(|message| forbidden_call(message, state.pid)) })
 }
 

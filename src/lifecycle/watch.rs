@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
+use crate::cgroup::kill_watch::KillWatch;
 use crate::ended::{Ended, Exit};
 use crate::error::{Context, Result};
 use crate::sys::fd::read_short;
@@ -70,15 +71,23 @@ impl Watched {
         Self { pid, pidfd, stat, reaper }
     }
 
-    /// Waits for the end.
-    pub fn wait(mut self) -> Result<Ended> {
+    /// Waits for the end; `kills` sees the container's cgroup until then.
+    pub fn wait(mut self, kills: &mut KillWatch<'_>) -> Result<Ended> {
         loop {
             let own = PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN);
             let reaper = self.reaper.pidfd.as_ref().map(|reaper| PollFd::new(reaper.as_fd(), PollFlags::POLLIN));
-            let mut polled: Vec<_> = [own].into_iter().chain(reaper).collect();
+            let has_reaper = reaper.is_some();
+            let mut polled: Vec<_> = [own].into_iter().chain(reaper).chain(kills.poll_fd()).collect();
             wait_for(&mut polled)?;
             let (has_ended, reaper_ended) =
-                (polled[0].any() == Some(true), polled.get(1).is_some_and(|reaper| reaper.any() == Some(true)));
+                (polled[0].any() == Some(true), has_reaper && polled[1].any() == Some(true));
+            drop(polled);
+            // First what its parent, then what systemd is about to take away.
+            let exit = if has_ended { self.exit() } else { None };
+            kills.look();
+            if let Some(exit) = exit {
+                return Ok(Ended::known(exit));
+            }
             if has_ended {
                 break;
             }
@@ -89,9 +98,6 @@ impl Watched {
                     other => other,
                 };
             }
-        }
-        if let Some(exit) = self.exit() {
-            return Ok(Ended::known(exit));
         }
         // The kernel tells it after the reap: of that a pidfd tells by itself (POLLHUP, since 6.9).
         if matches!(process::reaped_status(self.pidfd.as_fd()), Ok(None)) {

@@ -44,6 +44,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "fifty_times_leave_nothing", run: |ctx| many_times(ctx, 0, 50) },
     Test { name: "ten_times_of_a_user_leave_nothing", run: |ctx| many_times(ctx, USER, 10) },
     Test { name: "user_has_a_scope_of_its_own_systemd", run: of_user },
+    Test { name: "user_is_told_why_it_ended", run: told_to_user },
     Test { name: "user_without_a_session_is_told_what_to_do", run: without_session },
 ];
 
@@ -594,7 +595,7 @@ fn reexec(ctx: &Context) -> Outcome {
 
 /// KELSON_CYCLES says how often instead.
 fn many_times(ctx: &Context, user: u32, times: u64) -> Outcome {
-    let mut bundle = if user == 0 { sleeper(ctx)? } else { sleeper_of_user(ctx)? };
+    let mut bundle = if user == 0 { sleeper(ctx)? } else { for_user(ctx, &["sleep"])? };
     cycles(&mut bundle, times)?;
     let listed = ["list-units", "--all", "--no-legend", "--plain", "kelson-test-*"];
     let command = match user {
@@ -614,10 +615,12 @@ fn many_times(ctx: &Context, user: u32, times: u64) -> Outcome {
 /// A user with a systemd of its own, as in tests/vm.
 const USER: u32 = 1000;
 
-fn sleeper_of_user(ctx: &Context) -> Outcome<Bundle<'_>> {
+/// A bundle for the user; leaves the test where that has no systemd.
+fn for_user<'c>(ctx: &'c Context, words: &[&str]) -> Outcome<Bundle<'c>> {
     ctx.use_systemd()?;
     ctx.need_v2()?;
-    let mut bundle = sleeper(ctx)?;
+    let mut bundle = ctx.bundle()?;
+    bundle.guest(words);
     if !Path::new(&format!("/run/user/{USER}/bus")).exists() {
         skip!("user {USER} has no systemd of its own");
     }
@@ -631,7 +634,7 @@ fn sleeper_of_user(ctx: &Context) -> Outcome<Bundle<'_>> {
 }
 
 fn of_user(ctx: &Context) -> Outcome {
-    let mut bundle = sleeper_of_user(ctx)?;
+    let mut bundle = for_user(ctx, &["sleep"])?;
     bundle.set("/linux/resources", json!({"memory": {"limit": 104_857_600}, "pids": {"limit": 50}}));
     let container = bundle.start()?;
     let path = container.cgroup("memory");
@@ -647,6 +650,33 @@ fn of_user(ctx: &Context) -> Outcome {
     container.delete()?.ok()?;
     check!(!path.exists(), "the cgroup is left");
     Ok(())
+}
+
+/// The kernel's log is not the user's to read, and the scope goes with its last process: `run` and `wait` read its counters before.
+fn told_to_user(ctx: &Context) -> Outcome {
+    ctx.need_kelson("the reason of an end")?;
+    let mut bundle = for_user(ctx, &["hold", "200"])?;
+    bundle.set("/linux/resources", json!({"memory": {"limit": 33_554_432, "swap": 33_554_432}}));
+    let said = "killed for memory: its limit of 32 MiB was reached (linux.resources.memory.limit, cgroup /user.slice/";
+    let run = bundle.run()?.exits(137)?;
+    check!(run.err().contains(said), "standard error\n  {}", run.told());
+    let container = bundle.guest(&["until", "/go", ",", "hold", "200"]).start()?;
+    let mut waiting = container.verb("wait").args(["--json", &container.id]).piped().spawn()?;
+    eventually(ctx.patience, "wait looks at the cgroup", || holds(waiting.pid(), "memory.events").then_some(()))?;
+    bundle.file("/go", "")?;
+    let line = waiting.line()?;
+    check!(line.contains(said), "wait prints {line}");
+    waiting.wait()?;
+    // It is in the record, too.
+    let run = container.delete()?.ok()?;
+    check!(run.err().contains(said), "delete\n  {}", run.told());
+    Ok(())
+}
+
+/// Process `pid` has a file of this name open.
+fn holds(pid: i32, name: &str) -> bool {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| std::fs::read_link(entry.path()).ok()).any(|path| path.ends_with(name))
 }
 
 fn without_session(ctx: &Context) -> Outcome {

@@ -22,6 +22,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "killed_at_its_own_limit", run: own_limit },
     Test { name: "killed_at_a_limit_above", run: limit_above },
     Test { name: "others_killed_for_memory", run: others },
+    Test { name: "killed_with_its_group", run: group },
     Test { name: "memory_pressure_without_swap", run: pressure_without_swap },
     Test { name: "memory_pressure_with_swap", run: pressure_with_swap },
 ];
@@ -298,8 +299,10 @@ fn hungry<'c>(ctx: &'c Context, limit_bytes: u64) -> Outcome<Bundle<'c>> {
     Ok(bundle)
 }
 
+/// Its cgroup below the mount point.
 fn path_of(container: &Container<'_>) -> String {
-    format!("{}/{}", container.context.cgroup_parent, container.id)
+    let root = container.context.cgroups.path("memory", "");
+    format!("/{}", container.cgroup("memory").strip_prefix(root).unwrap_or("?".as_ref()).display())
 }
 
 fn own_limit(ctx: &Context) -> Outcome {
@@ -335,33 +338,70 @@ fn own_limit(ctx: &Context) -> Outcome {
     Ok(())
 }
 
+/// The cgroup above the container's, with a limit of 48 MiB.
+struct Above<'c>(&'c Context);
+
+/// What systemd has in place of [`Context::cgroup_parent`].
+const SLICE: &str = "keltest-above.slice";
+
+impl Above<'_> {
+    fn make(&self) -> Outcome {
+        let Self(ctx) = self;
+        if ctx.has_systemd() {
+            let limits = ["MemoryMax=48M", "MemorySwapMax=0"];
+            ctx.command("systemctl").args(["set-property", "--runtime", SLICE]).args(limits).run()?.ok()?;
+            return Ok(());
+        }
+        let above = ctx.cgroups.path("memory", &ctx.cgroup_parent);
+        fs::create_dir(&above)?;
+        let limits = match ctx.is_v2() {
+            true => [("memory.max", 48 * MIB), ("memory.swap.max", 0)],
+            false => [("memory.limit_in_bytes", 48 * MIB), ("memory.memsw.limit_in_bytes", 48 * MIB)],
+        };
+        limits.into_iter().try_for_each(|(file, bytes)| fs::write(above.join(file), bytes.to_string()))?;
+        Ok(())
+    }
+
+    fn path(&self) -> String {
+        if self.0.has_systemd() { format!("/keltest.slice/{SLICE}") } else { self.0.cgroup_parent.clone() }
+    }
+}
+
+impl Drop for Above<'_> {
+    fn drop(&mut self) {
+        let Self(ctx) = self;
+        if ctx.has_systemd() {
+            // What is left fails the machine's last check.
+            let _ = ctx.command("systemctl").args(["stop", "keltest.slice"]).run();
+            let _ = ctx.command("systemctl").args(["revert", SLICE]).run();
+        }
+        ctx.cgroups.existing(&ctx.cgroup_parent).iter().for_each(|path| cgroup::remove(path));
+    }
+}
+
 /// The container has no limit itself.
 fn limit_above(ctx: &Context) -> Outcome {
     need_wait(ctx)?;
     ctx.need_controller("memory")?;
-    let above = ctx.cgroups.path("memory", &ctx.cgroup_parent);
-    fs::create_dir(&above)?;
-    let limits = match ctx.is_v2() {
-        true => [("memory.max", 48 * MIB), ("memory.swap.max", 0)],
-        false => [("memory.limit_in_bytes", 48 * MIB), ("memory.memsw.limit_in_bytes", 48 * MIB)],
-    };
-    let result = limits.into_iter().try_for_each(|(file, bytes)| fs::write(above.join(file), bytes.to_string()));
-    let result = result.map_err(Into::into).and_then(|()| {
-        let mut bundle = ctx.bundle()?;
-        let container = bundle.guest(&["until", "/go", ",", "hold", "200"]).start()?;
-        bundle.file("/go", "")?;
-        let told = wait_json(&container)?;
-        let memory = &told["outOfMemory"];
-        check_eq!((&memory["limitOf"], &memory["cgroup"]), (&json!("above"), &json!(ctx.cgroup_parent)), "{told}");
-        check_eq!(memory["limitBytes"], 48 * MIB, "{told}");
-        let reason = told["reason"].as_str().unwrap_or_default();
-        let said = format!("the limit of 48 MiB of cgroup {} above it was reached", ctx.cgroup_parent);
-        check!(reason.starts_with("killed for memory: ") && reason.contains(&said), "reason: {reason}");
-        container.delete()?.ok()?;
-        Ok(())
-    });
-    ctx.cgroups.existing(&ctx.cgroup_parent).iter().for_each(|path| cgroup::remove(path));
-    result
+    let above = Above(ctx);
+    above.make()?;
+    let mut bundle = ctx.bundle()?;
+    let mut container = bundle.guest(&["until", "/go", ",", "hold", "200"]).container()?;
+    if ctx.has_systemd() {
+        bundle.set("/linux/cgroupsPath", format!("{SLICE}:kelson-test:{}", container.id)).write()?;
+    }
+    container.create()?.ok()?;
+    container.start()?.ok()?;
+    bundle.file("/go", "")?;
+    let told = wait_json(&container)?;
+    let memory = &told["outOfMemory"];
+    check_eq!((&memory["limitOf"], &memory["cgroup"]), (&json!("above"), &json!(above.path())), "{told}");
+    check_eq!(memory["limitBytes"], 48 * MIB, "{told}");
+    let reason = told["reason"].as_str().unwrap_or_default();
+    let said = format!("the limit of 48 MiB of cgroup {} above it was reached", above.path());
+    check!(reason.starts_with("killed for memory: ") && reason.contains(&said), "reason: {reason}");
+    container.delete()?.ok()?;
+    Ok(())
 }
 
 /// The kernel takes the largest process, and the first one lives on.
@@ -377,6 +417,30 @@ fn others(ctx: &Context) -> Outcome {
     );
     check!(run.err().starts_with(&line), "expected {line:?}\n  {}", run.told());
     check!(run.err().contains("its limit of 32 MiB was reached"), "standard error\n  {}", run.told());
+    // Detached: the first one's end is not seen.
+    let container = bundle.start()?;
+    container.wait_status("stopped")?;
+    let run = container.delete()?.ok()?;
+    let line = "; 1 of its processes was killed for memory: ";
+    check!(run.err().contains(line) && run.err().contains("its limit of 32 MiB"), "delete\n  {}", run.told());
+    Ok(())
+}
+
+/// With memory.oom.group the kernel kills all, the first one too, for the one that it chose.
+fn group(ctx: &Context) -> Outcome {
+    ctx.need_kelson("the reason of an end")?;
+    ctx.need_v2()?;
+    let mut bundle = hungry(ctx, 32 * MIB)?;
+    bundle.set("/linux/resources/unified", json!({"memory.oom.group": "1"}));
+    bundle.guest(&["run", "/bin/guest", "hold", "200", ",", "exit", "4"]);
+    let said = "killed for memory: its limit of 32 MiB was reached (linux.resources.memory.limit";
+    let container = bundle.container()?;
+    let run = container.run_command().run()?.exits(137)?;
+    check!(run.err().contains(said) && run.err().contains(" kills, one of them "), "standard error\n  {}", run.told());
+    let container = bundle.start()?;
+    container.wait_status("stopped")?;
+    let run = container.delete()?.ok()?;
+    check!(run.err().contains(said) && run.err().contains(" kills, one of them "), "delete\n  {}", run.told());
     Ok(())
 }
 
@@ -403,8 +467,11 @@ fn pressure_without_swap(ctx: &Context) -> Outcome {
     let mut bundle = hungry(ctx, 100 * MIB)?;
     let container = bundle.start()?;
     container.wait_status("stopped")?;
-    let (reached, kills) = events(ctx, &container)?;
-    check!(reached > 0 && kills == 1, "the limit was reached {reached} times, {kills} processes were killed");
+    // systemd takes the counters away.
+    if !ctx.has_systemd() {
+        let (reached, kills) = events(ctx, &container)?;
+        check!(reached > 0 && kills == 1, "the limit was reached {reached} times, {kills} processes were killed");
+    }
     let run = container.delete()?.ok()?;
     check!(run.err().contains("its limit of 100 MiB was reached"), "delete\n  {}", run.told());
     Ok(())
