@@ -58,7 +58,7 @@ has "rm removes it" "no such" "$(inspect life '{{.Id}}')"
 
 podman run --name oom --network none --memory 32m $image tail -c 200m /dev/zero
 is "out of memory it is killed" 137 $?
-# With systemd's driver the scope may be gone before conmon has read why (so with runc, too).
+# With systemd's driver the scope may be gone before conmon has read why (conmon#426; so with runc, too).
 [[ $manager == systemd ]] || is "podman is told of it" true "$(inspect oom '{{.State.OOMKilled}}')"
 podman rm oom >/dev/null
 

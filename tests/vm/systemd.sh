@@ -13,6 +13,8 @@ part systemd-cgroupfs timeout 450 "$tests" --runtime "$runtime" --slow 10 --quie
 part systemd-driver timeout 750 "$tests" --runtime "$runtime" --slow 10 --quiet systemd::
 part systemd-driver-limits timeout 300 "$tests" --runtime "$runtime" --slow 10 --quiet --systemd-cgroup \
 	--skip not_blamed cgroups::memory_ cgroups::cpu cgroups::pids_ cgroups::unified cgroups::devices_ cgroups::block_io
+part systemd-driver-ends timeout 300 "$tests" --runtime "$runtime" --slow 10 --quiet --systemd-cgroup \
+	wait::killed wait::others wait::memory_pressure wait::of_a_foreground events::oom events::stream top::once update::
 part systemd-image-tests timeout 450 "$tests" --runtime "$runtime" --slow 10 --quiet image::
 part systemd-image timeout 120 "$here/image.sh" "$runtime"
 part systemd-image-driver timeout 120 "$here/image.sh" "$runtime" --systemd-cgroup
