@@ -276,7 +276,7 @@ impl<'o> Layer<'o> {
 const HOLE: usize = 64 << 10;
 /// Fewer are written with what is beside them: a file system's block.
 const BLOCK: usize = 4096;
-static ZEROS: [u8; HOLE] = [0; HOLE];
+static ZEROS: [u8; BLOCK] = [0; BLOCK];
 
 /// Writes the data of the entry. Long runs of zeros become holes: archives of layers have zeros for those that a file had.
 fn write_whole(file: &File, archive: &mut Archive<impl BufRead>) -> Result<()> {
@@ -287,7 +287,7 @@ fn write_whole(file: &File, archive: &mut Archive<impl BufRead>) -> Result<()> {
         if data.is_empty() {
             break;
         }
-        for (begin, end) in parts(data, at) {
+        for (begin, end) in parts(data, at, written < at) {
             file.write_all_at(&data[begin..end], at + begin as u64).doing(|| "write it")?;
             written = at + end as u64;
         }
@@ -301,20 +301,22 @@ fn write_whole(file: &File, archive: &mut Archive<impl BufRead>) -> Result<()> {
     Ok(())
 }
 
-/// What of `data`, which begins at `at` in the file, is no hole: first byte and the one behind the last.
-fn parts(data: &[u8], at: u64) -> Vec<(usize, usize)> {
+/// What of `data`, which begins at `at` in the file, after a hole or not, is no hole: first byte and the one behind the last.
+fn parts(data: &[u8], at: u64, mut is_after_hole: bool) -> Vec<(usize, usize)> {
     let mut all: Vec<(usize, usize)> = vec![];
     let mut begin = 0;
     while begin < data.len() {
         let length = (HOLE - (at as usize + begin) % HOLE).min(data.len() - begin);
         let end = begin + length;
-        let is_hole = length >= BLOCK && data[begin..end] == ZEROS[..length];
+        let is_zero = |block: &[u8]| *block == ZEROS[..block.len()];
+        // What is read at once ends anywhere: a hole goes on.
+        let is_hole = (length >= BLOCK || is_after_hole) && data[begin..end].chunks(BLOCK).all(is_zero);
         match all.last_mut() {
             _ if is_hole => {}
             Some(last) if last.1 == begin => last.1 = end,
             _ => all.push((begin, end)),
         }
-        begin = end;
+        (begin, is_after_hole) = (end, is_hole);
     }
     all
 }
@@ -383,11 +385,12 @@ mod tests {
             (with(&[0, 2 * HOLE], 3 * HOLE), 0, vec![(0, HOLE), (2 * HOLE, 3 * HOLE)]),
             (with(&[0, HOLE], 2 * HOLE), 0, vec![(0, 2 * HOLE)]),
             // Pieces are of the file and not of what is read of it at once.
-            (with(&[100], 2 * HOLE), 50, vec![(0, HOLE - 50), (2 * HOLE - 50, 2 * HOLE)]),
+            (with(&[100], 2 * HOLE), 50, vec![(0, HOLE - 50)]),
             (with(&[0], HOLE + BLOCK - 1), 0, vec![(0, HOLE + BLOCK - 1)]),
             (with(&[0], HOLE + BLOCK), 0, vec![(0, HOLE)]),
         ] {
-            assert_eq!(parts(&data, at), expected);
+            assert_eq!(parts(&data, at, false), expected);
         }
+        assert_eq!(parts(&[0; 10], 100, true), []);
     }
 }
