@@ -289,6 +289,8 @@ fn sample(opt: &Opt) -> &'static str {
         ("format", _) => "json",
         // These are refused.
         ("l3-cache-schema" | "mem-bw-schema", _) => "",
+        // Not with --keep.
+        ("rm", _) => "false",
         ("env-file", _) => "/dev/null",
         ("volume", _) => "/a:/b",
         ("mount", _) => "type=tmpfs,target=/a",
