@@ -52,12 +52,15 @@ impl Claim {
                 Err((_, errno)) => return Err(errno).doing(doing),
             }
         };
-        Ok(Self { lock: Some(lock), ..Self::look()? })
+        Ok(Self { lock: Some(lock), ..Self::find(taken(true)?)? })
     }
 
     /// The range that [`Claim::take`] would find; nothing is made.
     pub fn look() -> Result<Self> {
-        let taken = taken()?;
+        Self::find(taken(false)?)
+    }
+
+    fn find(taken: Vec<Taken>) -> Result<Self> {
         let free = |file: &str, of: fn(&Taken) -> u32| {
             let text = fs::read_to_string(file).unwrap_or_default();
             let pool = ranges_in(&text, Some(NAME), None);
@@ -114,8 +117,8 @@ struct Taken {
     size: u32,
 }
 
-/// All of them; links of those that are gone are removed.
-fn taken() -> Result<Vec<Taken>> {
+/// All of them. Whoever holds the lock removes links of those that are gone: without it the next one could have the name.
+fn taken(is_locked: bool) -> Result<Vec<Taken>> {
     let doing = || format!("read {PLACE}");
     let entries = match fs::read_dir(PLACE) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
@@ -136,7 +139,8 @@ fn taken() -> Result<Vec<Taken>> {
         match fs::metadata(dir).is_ok_and(|info| path.file_name().is_some_and(|name| name == &*name_of(&info))) {
             true => all.push(range),
             // Nothing depends on it.
-            false => drop(fs::remove_file(&path)),
+            false if is_locked => drop(fs::remove_file(&path)),
+            false => {}
         }
     }
     Ok(all)

@@ -117,8 +117,9 @@ fn remove(locked: Locked, state: &State, tell: impl FnOnce()) -> Result<()> {
         rootfs::take_away(&state.rootfs, before)?;
     }
     state.cgroup.remove()?;
-    locked.remove()?;
+    // While the directory has its number: a later one may get that, and links that are called so.
     state.leave_store();
+    locked.remove()?;
     // What came meanwhile wanted an end of what is done now.
     while signals.next()?.is_some() {}
     hooks::run_all(&state.poststop, &state.to_oci(Status::Stopped)?, Some(&signals));
