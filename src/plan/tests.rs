@@ -1275,7 +1275,23 @@ fn hooks() {
 fn annotations_and_overlay() {
     let lower = "org.kelson.overlay.lower";
     let (upper, work) = ("org.kelson.overlay.upper", "org.kelson.overlay.work");
+    let idmap = "org.kelson.overlay.idmap";
     refuse_each(&[
+        (
+            "/annotations",
+            json!({idmap: "true"}),
+            "annotations[\"org.kelson.overlay.idmap\"]: there are no layers: it needs org.kelson.overlay.lower beside it",
+        ),
+        (
+            "/annotations",
+            json!({idmap: "yes", lower: "[\"/usr\"]"}),
+            "annotations[\"org.kelson.overlay.idmap\"]: \"yes\" is neither true nor false",
+        ),
+        (
+            "/annotations",
+            json!({idmap: "true", lower: "[\"/usr\"]", upper: "/usr/lib", work: "/etc"}),
+            "annotations[\"org.kelson.overlay.work\"]: with org.kelson.overlay.idmap it must be beside the upper directory",
+        ),
         ("/annotations", json!({"": "x"}), "annotations[\"\"]: a key must not be empty"),
         (
             "/annotations",

@@ -83,12 +83,15 @@ pub fn root(plan: &Plan, kernel: Calls) -> Vec<Intended> {
     data.extend(plan.mount_label.iter().filter(|label| !label.is_empty()).map(|label| format!("context={label}")));
     data.extend(options_of_change(root_change(plan)));
     let making = if kernel.fsopen { vec!["fsopen", "fsconfig", "fsmount"] } else { vec!["mount", "open_tree"] };
-    let (calls_before, making) = if is_made_before { (making, vec![]) } else { (vec![], making) };
+    let (mut calls_before, making) = if is_made_before { (making, vec![]) } else { (vec![], making) };
+    let mapping = if overlay.id_mapped { &["open_tree", "mount_setattr"][..] } else { &[] };
+    calls_before.splice(0..0, mapping.iter().copied());
     mounts.push(Intended {
         options: data,
         calls: [making, changes(root_change(plan), kernel), vec!["move_mount"]].concat(),
         calls_before,
         property: Some("annotations".into()),
+        note: overlay.id_mapped.then(|| "layers are seen through linux.uidMappings and linux.gidMappings".into()),
         ..new("/", "overlay", "overlay".into())
     });
     mounts
