@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use kelson::error::{Context, Error, Result};
 use kelson::rootfs::path::{Links, open_with};
 use kelson::sys::mount;
+use kelson::sys::process::capabilities;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, mkdirat, mknodat, utimensat};
@@ -27,10 +28,12 @@ const LOOK: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXE
 
 struct Copy<'l> {
     layers: &'l Layers,
+    /// The directory of the image that is copied.
+    from: &'l Path,
     root: OwnedFd,
     /// Where files that have several names were copied to, by layer and number.
     linked: HashMap<(usize, u64), PathBuf>,
-    is_root: bool,
+    keeps_owners: bool,
     /// Devices that this caller cannot make.
     skipped: u64,
 }
@@ -42,15 +45,35 @@ struct Copy<'l> {
 pub fn flatten(layers: &[PathBuf], to: &Path) -> Result<()> {
     let layers = Layers::open(layers)?;
     let top = layers.root()?.ok_or_else(|| Error::other("the image has no layers: there is nothing in it"))?;
+    copy(&layers, Path::new(""), &top, to)
+}
+
+/// Makes the directory `to` of what the image has in the directory `from`, which is given without a leading slash; `false` if there
+/// is no such directory, to which no link leads either.
+pub fn flatten_below(layers: &[PathBuf], from: &Path, to: &Path) -> Result<bool> {
+    let layers = Layers::open(layers)?;
+    let Some(mut item) = layers.root()? else { return Ok(false) };
+    let mut path = PathBuf::new();
+    for name in from {
+        match layers.list(&path, &item.layers)?.remove(name).filter(|item| item.meta.is_dir()) {
+            Some(below) => item = below,
+            None => return Ok(false),
+        }
+        path.push(name);
+    }
+    copy(&layers, &path, &item, to).map(|()| true)
+}
+
+fn copy(layers: &Layers, from: &Path, top: &Item, to: &Path) -> Result<()> {
     let doing = || format!("make {}", to.display());
     let name = to.file_name().ok_or_else(|| Error::other("it has no name")).doing(doing)?;
     let parent = openat(AT_FDCWD, to.parent().unwrap_or(to), DIRECTORY, Mode::empty()).doing(doing)?;
     mkdirat(&parent, name, Mode::S_IRWXU).doing(doing)?;
     let root = openat(&parent, name, DIRECTORY, Mode::empty()).doing(doing)?;
-    // Their owners are kept where they can be given: by who is root, if only of a user namespace.
-    let is_root = nix::unistd::geteuid().is_root();
-    let mut copy = Copy { layers: &layers, root, linked: HashMap::new(), is_root, skipped: 0 };
-    let copied = copy.all(&top);
+    // Their owners are kept where they can be given: by who has the privilege (CAP_CHOWN), if only in a user namespace.
+    let keeps_owners = capabilities().is_ok_and(|[effective, ..]| effective & 1 != 0);
+    let mut copy = Copy { layers, from, root, linked: HashMap::new(), keeps_owners, skipped: 0 };
+    let copied = copy.all(top);
     if copied.is_err() {
         // The first failure is what is told.
         let _ = remove(parent.as_fd(), name);
@@ -64,8 +87,8 @@ pub fn flatten(layers: &[PathBuf], to: &Path) -> Result<()> {
 impl Copy<'_> {
     fn all(&mut self, top: &Item) -> Result<()> {
         let root = self.root.try_clone()?;
-        self.directory(Path::new(""), top, root.as_fd())?;
-        let source = self.layers.open_in(top.layers[0], Path::new(""), DIRECTORY)?;
+        self.directory(self.from, top, root.as_fd())?;
+        let source = self.layers.open_in(top.layers[0], self.from, DIRECTORY)?;
         self.finish(&source, &top.meta, root.as_fd(), OsStr::new("."))
     }
 
@@ -94,7 +117,8 @@ impl Copy<'_> {
                 let base = first.file_name().unwrap_or_default();
                 return Ok(linkat(&parent, base, to, name, AtFlags::empty())?);
             }
-            self.linked.insert((layer, meta.file.1), path.to_owned());
+            let below = path.strip_prefix(self.from).unwrap_or(path);
+            self.linked.insert((layer, meta.file.1), below.to_owned());
         }
         match meta.kind() {
             SFlag::S_IFREG => copy_content(&source, meta.size, to, name)?,
@@ -112,7 +136,7 @@ impl Copy<'_> {
 
     /// Gives what was made as `name` in `to` all that the layer says of it: the times last.
     fn finish(&self, source: &OwnedFd, meta: &Meta, to: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
-        if self.is_root {
+        if self.keeps_owners {
             let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
             fchownat(to, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW).doing(|| "set its owner")?;
         }

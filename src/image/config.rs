@@ -8,11 +8,11 @@ use nix::sys::stat::{SFlag, major, minor, stat};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::Digest;
 use super::layers;
 use super::network::{self, Helper, Network};
-use super::options::{Device, Mount, Options, UserNs};
+use super::options::{Device, Mount, Options, Source, UserNs};
 use super::seccomp;
+use super::{Digest, Store};
 use crate::error::{Context, Error, Result};
 use crate::plan::{self, CAPABILITIES, OCI_VERSION};
 use crate::security::users::UserSpec;
@@ -57,6 +57,8 @@ pub struct Place<'a> {
     pub layers: Vec<PathBuf>,
     /// Upper and work directory; `None`: what is written vanishes with the container.
     pub upper: Option<(PathBuf, PathBuf)>,
+    /// Where named volumes are.
+    pub store: Store,
     /// Digest of the image's configuration.
     pub image: Digest,
     /// Users of a new user namespace, `None` for the host's.
@@ -568,19 +570,29 @@ fn mounts(own: &Process, options: &Options, place: &Place<'_>, files: &[(&'stati
         all.push(mount(target, "tmpfs", "tmpfs", &["nosuid", "nodev", "tmpcopyup"]));
     }
     for given in &options.mounts {
-        all.push(given_mount(given)?);
+        all.push(given_mount(given, place)?);
     }
     Ok(all)
 }
 
-fn given_mount(given: &Mount) -> Result<Value> {
+fn given_mount(given: &Mount, place: &Place<'_>) -> Result<Value> {
     Ok(match &given.source {
-        Some(source) => {
+        Source::Host(source) => {
             let host = std::fs::canonicalize(source)
                 .doing(|| format!("find {source:?}, which is to be mounted at {}", given.target))?;
             json!({"destination": given.target, "type": "bind", "source": host, "options": given.options})
         }
-        None => json!({"destination": given.target, "type": "tmpfs", "source": "tmpfs", "options": given.options}),
+        Source::Volume { name, .. } => {
+            let mut options = given.options.clone();
+            if place.id_mapped {
+                // As the layers: the next container has other ids.
+                options.push("idmap".into());
+            }
+            json!({"destination": given.target, "type": "bind", "source": place.store.volume(name), "options": options})
+        }
+        Source::Tmpfs => {
+            json!({"destination": given.target, "type": "tmpfs", "source": "tmpfs", "options": given.options})
+        }
     })
 }
 

@@ -40,6 +40,19 @@ pub fn directory_of(program: &OsStr) -> Option<PathBuf> {
     std::path::absolute(directory).ok()
 }
 
+/// Has `kelson-image` make the volume `name`: with what the `layers`, topmost first, have at `target`; empty without one.
+pub fn make_volume(store: &Store, program: &OsStr, name: &str, layers: &[PathBuf], target: Option<&str>) -> Result<()> {
+    let helper = find("kelson-image", program)?;
+    let layers = serde_json::to_string(layers).map_err(|error| Error::other(error.to_string()))?;
+    let mut command = Command::new(&helper);
+    command.arg("--store").arg(&store.root).args(["make-volume", "--", name, &layers]).args(target);
+    match command.status().doing(|| format!("start {}", helper.display()))?.success() {
+        true => Ok(()),
+        // It has said why.
+        false => Err(Error::other(format!("the volume {name:?} could not be made"))),
+    }
+}
+
 /// Has `kelson-image` bring the image that `options` name into `store`; its progress is on standard error.
 pub fn ensure(options: &Options, store: &Store, program: &OsStr) -> Result<Image> {
     let helper = find("kelson-image", program)?;

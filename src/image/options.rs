@@ -99,11 +99,21 @@ pub enum UserNs {
     Host,
 }
 
+/// What is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A new file system in memory.
+    Tmpfs,
+    /// A path of the host.
+    Host(String),
+    /// A directory that the store keeps under this name; made with what the image has at the target, if `is_filled`.
+    Volume { name: String, is_filled: bool },
+}
+
 /// `-v`, `--mount` and `--tmpfs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// `None`: a tmpfs.
-    pub source: Option<String>,
+    pub source: Source,
     pub target: String,
     /// Options in the words of config.json.
     pub options: Vec<String>,
@@ -147,20 +157,17 @@ fn wrong(option: &str, text: &str, hint: &'static str) -> Error {
 
 /// `HOST:TARGET[:OPTIONS]`, docker's `-v`.
 pub fn volume(text: &str) -> Result<Mount> {
-    let hint = "-v /HOST/PATH:/CONTAINER/PATH[:ro|rw,rprivate|rslave|rshared]";
+    let hint = "-v /HOST/PATH|NAME:/CONTAINER/PATH[:ro|rw,rprivate|rslave|rshared,nocopy]";
     let mut parts = text.split(':');
     let (source, target, options) = match (parts.next(), parts.next(), parts.next(), parts.next()) {
         (Some(source), Some(target), options, None) => (source, target, options.unwrap_or_default()),
         (Some(_), None, ..) => {
-            return Err(Error::usage(format!("-v {text}: volumes without a host path are not kept"))
-                .hint("give HOST:TARGET, or --tmpfs TARGET for one that vanishes"));
+            return Err(Error::usage(format!("-v {text}: a volume without a name is not kept"))
+                .hint("give NAME:TARGET or HOST:TARGET, or --tmpfs TARGET for one that vanishes"));
         }
         _ => return Err(wrong("-v", text, hint)),
     };
-    if !source.starts_with(['/', '.']) {
-        return Err(Error::usage(format!("-v {text}: {source:?} would be a volume's name, and volumes are not kept"))
-            .hint("a host path begins with / or ."));
-    }
+    let mut is_filled = true;
     let mut words = vec!["rbind".to_owned()];
     let mut propagation = "rprivate";
     for option in options.split(',').filter(|option| !option.is_empty()) {
@@ -168,28 +175,47 @@ pub fn volume(text: &str) -> Result<Mount> {
             "rw" => {}
             "ro" => words.push("ro".into()),
             "private" | "rprivate" | "slave" | "rslave" | "shared" | "rshared" => propagation = option,
-            "nocopy" | "consistent" | "cached" | "delegated" => {}
+            "nocopy" => is_filled = false,
+            "consistent" | "cached" | "delegated" => {}
             "noexec" | "nosuid" | "nodev" | "exec" | "suid" | "dev" => words.push(option.into()),
             _ => return Err(wrong("-v", text, hint)),
         }
     }
     words.push(propagation.into());
-    Ok(Mount { source: Some(source.to_owned()), target: absolute("-v", target)?, options: words })
+    let source = match source.starts_with(['/', '.']) {
+        true => Source::Host(source.to_owned()),
+        false => Source::Volume { name: volume_name("-v", source)?, is_filled },
+    };
+    Ok(Mount { source, target: absolute("-v", target)?, options: words })
+}
+
+/// A volume's name, which is a file name (docker's rule).
+fn volume_name(option: &str, name: &str) -> Result<String> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    if name.len() < 2
+        || name.len() > 255
+        || !name.as_bytes()[0].is_ascii_alphanumeric()
+        || !name.bytes().all(is_allowed)
+    {
+        return Err(Error::usage(format!("{option}: {name:?} is neither a path nor a volume's name"))
+            .hint("a host path begins with / or ., a name is made of A-Z a-z 0-9 _ . and -"));
+    }
+    Ok(name.to_owned())
 }
 
 /// `type=bind,source=…,target=…,readonly` or `type=tmpfs,target=…,tmpfs-size=…`, docker's `--mount`.
 pub fn mount(text: &str) -> Result<Mount> {
-    let hint = "type=bind,source=/HOST,target=/CONTAINER[,readonly] or type=tmpfs,target=/CONTAINER[,tmpfs-size=64m,tmpfs-mode=1777]";
+    let hint = "type=bind,source=/HOST,target=/CONTAINER[,readonly], type=volume,source=NAME,target=/CONTAINER[,readonly,volume-nocopy] or type=tmpfs,target=/CONTAINER[,tmpfs-size=64m,tmpfs-mode=1777]";
     let (mut kind, mut source, mut target) = ("bind", None, None);
     let (mut words, mut propagation, mut recursive) = (vec![], "rprivate", true);
     let mut tmpfs = vec![];
+    let mut is_filled = true;
     for field in text.split(',') {
         let (key, value) = field.split_once('=').unwrap_or((field, "true"));
         match (key, value) {
-            ("type", "bind" | "tmpfs") => kind = value,
-            ("type", "volume") => {
-                return Err(Error::usage(format!("--mount {text}: volumes are not kept")).hint(hint));
-            }
+            ("type", "bind" | "tmpfs" | "volume") => kind = value,
+            ("volume-nocopy", "true" | "1") => is_filled = false,
+            ("volume-nocopy", "false" | "0") => {}
             ("source" | "src", _) => source = Some(value.to_owned()),
             ("target" | "destination" | "dst", _) => target = Some(absolute("--mount", value)?),
             ("readonly" | "ro", "true" | "1") => words.push("ro".to_owned()),
@@ -208,15 +234,19 @@ pub fn mount(text: &str) -> Result<Mount> {
     }
     let target = target.ok_or_else(|| wrong("--mount", text, hint))?;
     match (kind, source) {
-        ("bind", Some(source)) if tmpfs.is_empty() => {
+        ("bind" | "volume", Some(source)) if tmpfs.is_empty() && (kind == "volume" || is_filled) => {
             words.insert(0, if recursive { "rbind" } else { "bind" }.into());
             words.push(propagation.into());
-            Ok(Mount { source: Some(source), target, options: words })
+            let source = match kind {
+                "bind" => Source::Host(source),
+                _ => Source::Volume { name: volume_name("--mount", &source)?, is_filled },
+            };
+            Ok(Mount { source, target, options: words })
         }
-        ("tmpfs", None) => {
+        ("tmpfs", None) if is_filled => {
             words.extend(["nosuid", "nodev", "noexec"].map(str::to_owned));
             words.extend(tmpfs);
-            Ok(Mount { source: None, target, options: words })
+            Ok(Mount { source: Source::Tmpfs, target, options: words })
         }
         _ => Err(wrong("--mount", text, hint)),
     }
@@ -227,7 +257,7 @@ pub fn tmpfs(text: &str) -> Result<Mount> {
     let (target, given) = text.split_once(':').unwrap_or((text, ""));
     let mut options = ["noexec", "nosuid", "nodev"].map(str::to_owned).to_vec();
     options.extend(given.split(',').filter(|word| !word.is_empty()).map(str::to_owned));
-    Ok(Mount { source: None, target: absolute("--tmpfs", target)?, options })
+    Ok(Mount { source: Source::Tmpfs, target: absolute("--tmpfs", target)?, options })
 }
 
 fn absolute(option: &str, target: &str) -> Result<String> {
@@ -340,7 +370,13 @@ mod tests {
         let options = |text: &str| volume(text).map(|mount| mount.options.join(",")).map_err(|error| error.to_string());
         assert_eq!(options("/a:/b").unwrap(), "rbind,rprivate");
         assert_eq!(options("./a:/b:ro,rslave").unwrap(), "rbind,ro,rslave");
-        for text in ["/a", "a:/b", "/a:b", "/a:/", "/a:/b/../..", "/a:/b:what", "/a:/b:ro:x", ""] {
+        let named = |name: &str, is_filled| Source::Volume { name: name.into(), is_filled };
+        assert_eq!(volume("data:/b").unwrap().source, named("data", true));
+        assert_eq!(volume("my_data.1:/b:ro,nocopy").unwrap().source, named("my_data.1", false));
+        assert_eq!(volume("./data:/b").unwrap().source, Source::Host("./data".into()));
+        for text in
+            ["/a", "a:/b", "a/b:/b", "-ab:/b", "ab", "/a:b", "/a:/", "/a:/b/../..", "/a:/b:what", "/a:/b:ro:x", ""]
+        {
             assert!(options(text).is_err(), "{text}");
         }
     }
@@ -350,15 +386,21 @@ mod tests {
         let read = |text: &str| mount(text).map(|mount| (mount.source, mount.target, mount.options.join(",")));
         assert_eq!(
             read("type=bind,source=/a,target=/b,readonly").unwrap(),
-            (Some("/a".into()), "/b".into(), "rbind,ro,rprivate".into())
+            (Source::Host("/a".into()), "/b".into(), "rbind,ro,rprivate".into())
         );
         assert_eq!(
             read("type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=1777").unwrap(),
-            (None, "/t".into(), "nosuid,nodev,noexec,size=1048576,mode=1777".into())
+            (Source::Tmpfs, "/t".into(), "nosuid,nodev,noexec,size=1048576,mode=1777".into())
+        );
+        assert_eq!(
+            read("type=volume,source=data,target=/b,volume-nocopy").unwrap(),
+            (Source::Volume { name: "data".into(), is_filled: false }, "/b".into(), "rbind,rprivate".into())
         );
         for text in [
             "",
             "type=volume,target=/a",
+            "type=volume,source=/a,target=/a",
+            "source=/a,target=/b,volume-nocopy",
             "target=/a",
             "source=/a",
             "type=tmpfs,source=/a,target=/b",

@@ -11,6 +11,7 @@
 //!   sources/DEV-INODE       what a file that was imported held (`Source`), so that it is not read again
 //!   roots/DEV-INODE         link to the directory of a container or bundle (with that number) which uses layers
 //!   kept/ID/                writable layers that outlive their container ([`super::kept`])
+//!   volumes/NAME/data       what `-v NAME:…` mounts
 //!   tmp/NAME                work in progress below a flock(2) of its own; who finds it free removes it
 //! ```
 //!
@@ -188,6 +189,11 @@ impl Store {
     /// Where the layer that is kept of container `id` is.
     pub fn kept(&self, id: &str) -> PathBuf {
         self.root.join("kept").join(id)
+    }
+
+    /// What the volume with this name holds.
+    pub fn volume(&self, name: &str) -> PathBuf {
+        self.root.join("volumes").join(name).join("data")
     }
 
     /// How this store's layers were unpacked; `None` where there is no store yet.

@@ -16,7 +16,7 @@ use crate::error::{Context, Error, Result};
 use crate::image::config::{self, Bundle, IdMaps, ImageConfig, Place};
 use crate::image::kept::Kept;
 use crate::image::network::Helper;
-use crate::image::options::{Network, Pull, UserNs};
+use crate::image::options::{Network, Pull, Source, UserNs};
 use crate::image::range::Claim;
 use crate::image::store::FORMAT;
 use crate::image::{Image, Options, Origin, Store, helper, ids, range};
@@ -63,7 +63,7 @@ pub fn configure(runtime: &Runtime, options: &Options, wanted: Wanted<'_>) -> Re
     let Wanted { id, dir, root, terminal, program, only_looks } = wanted;
     let doing = || format!("image {:?}", options.image);
     let mut store = Store::locate(options.store.as_deref(), runtime.rootless)?;
-    if options.userns == UserNs::KeepId {
+    if options.userns == UserNs::KeepId && runtime.rootless {
         if !only_looks && ids::of_caller().uid.len() < 2 {
             return Err(no_other_ids());
         }
@@ -81,6 +81,9 @@ pub fn configure(runtime: &Runtime, options: &Options, wanted: Wanted<'_>) -> Re
         .doing(doing)?;
     let is_cgroup_v2 = statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC);
     let network = options.network.clone().unwrap_or_else(Network::of_this_host);
+    if !only_looks {
+        make_volumes(options, &store, &layers, program)?;
+    }
     let (ids, claim) = id_maps(options, runtime, &store, only_looks)?;
     let kept = kept_layer(options, &store, id, &top, only_looks)?;
     let place = Place {
@@ -89,6 +92,7 @@ pub fn configure(runtime: &Runtime, options: &Options, wanted: Wanted<'_>) -> Re
         root: root.map_or_else(|| top.clone(), Path::to_path_buf),
         upper: kept.as_ref().map(|kept| (kept.upper(), kept.work())),
         layers: layers.clone(),
+        store: store.clone(),
         image: image.config,
         id_mapped: claim.is_some(),
         rootless: runtime.rootless,
@@ -154,6 +158,18 @@ fn hold(store: &Store) -> Result<Option<Flock<File>>> {
     };
     let lock = Flock::lock(file, FlockArg::LockShared);
     lock.map(Some).map_err(|(_, errno)| errno).doing(|| format!("lock {}", path.display()))
+}
+
+/// Makes the named volumes that are not there. The store's lock is held: nobody removes one before the container has it.
+fn make_volumes(options: &Options, store: &Store, layers: &[PathBuf], program: &OsStr) -> Result<()> {
+    for mount in &options.mounts {
+        if let Source::Volume { name, is_filled } = &mount.source
+            && !store.volume(name).is_dir()
+        {
+            helper::make_volume(store, program, name, layers, is_filled.then_some(mount.target.as_str()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Where what the container writes is kept, if it is.

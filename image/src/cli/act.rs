@@ -64,6 +64,22 @@ pub fn perform(invocation: &Invocation) -> Result<()> {
             ids::enter_as_root(&locate(options)?, kind(options))?;
             flatten::flatten(layers, dir)
         }
+        Command::Volumes => {
+            let store = locate(options)?;
+            let ownership = ids::enter_as_root(&store, kind(options))?;
+            print(&show::volumes(&Writer::open(store, ownership)?, options)?)
+        }
+        Command::RemoveVolumes(names) => {
+            let store = locate(options)?;
+            let ownership = ids::enter_as_root(&store, kind(options))?;
+            Writer::open(store, ownership)?.remove_volumes(names)?;
+            print(&names.iter().map(|name| format!("{name}\n")).collect::<String>())
+        }
+        Command::MakeVolume(name, layers, path) => {
+            let store = locate(options)?;
+            let ownership = ids::enter_as_root(&store, kind(options))?;
+            Writer::open(store, ownership)?.make_volume(name, layers, path.as_deref())
+        }
         Command::Print(text) => print(text),
     }
 }

@@ -14,7 +14,8 @@ pub fn overview() -> String {
         "kelson image keeps the images that kelson run --image starts.\n\n\
          Usage: kelson image [options] COMMAND [options] [WORDS]\n\nCommands:\n",
     );
-    let shown = COMMANDS.iter().filter(|entry| !["ensure", "diff", "commit", "flatten"].contains(&entry.name));
+    let shown =
+        COMMANDS.iter().filter(|entry| !["ensure", "make-volume", "diff", "commit", "flatten"].contains(&entry.name));
     columns(&mut text, shown.map(|entry| (entry.name.into(), entry.summary)).collect());
     text.push_str("  help COMMAND tells the options of one of them\n\nOptions:\n");
     columns(&mut text, GLOBAL.iter().map(|opt| (spelling(opt), opt.help)).collect());

@@ -83,6 +83,10 @@ pub enum Command {
     Commit(Request, Commit),
     /// Layers, topmost first, and the directory to be made of them.
     Flatten(Vec<PathBuf>, PathBuf),
+    Volumes,
+    RemoveVolumes(Vec<String>),
+    /// Name, layers, and the directory in them whose files it gets.
+    MakeVolume(String, Vec<PathBuf>, Option<PathBuf>),
     /// Print this.
     Print(String),
 }
@@ -177,7 +181,7 @@ struct Entry {
     build: fn(Vec<OsString>) -> Result<Command>,
 }
 
-const COMMANDS: [Entry; 13] = [
+const COMMANDS: [Entry; 15] = [
     Entry {
         name: "pull",
         alias: "",
@@ -308,6 +312,26 @@ const COMMANDS: [Entry; 13] = [
             Ok(Command::Tag(words.remove(0), name))
         },
     },
+    Entry {
+        name: "volume",
+        alias: "",
+        operands: "[remove NAME...]",
+        summary: "list the volumes that -v NAME:PATH made, or remove some",
+        about: "A volume that a container or bundle uses stays.",
+        options: &[JSON, QUIET],
+        least: 0,
+        most: usize::MAX,
+        build: |words| {
+            let words = texts(words)?;
+            match words.split_first().map(|(word, names)| (word.as_str(), names)) {
+                None | Some(("list", [])) => Ok(Command::Volumes),
+                Some(("remove" | "rm", names @ [_, ..])) => Ok(Command::RemoveVolumes(names.to_vec())),
+                Some((word, _)) => {
+                    Err(Error::usage(format!("volume {word}: it is not understood")).hint("volume remove NAME..."))
+                }
+            }
+        },
+    },
     // What kelson run --image asks: not shown by help.
     Entry {
         name: "ensure",
@@ -325,6 +349,21 @@ const COMMANDS: [Entry; 13] = [
         least: 1,
         most: 1,
         build: |mut words| Ok(Command::Ensure(words.remove(0))),
+    },
+    Entry {
+        name: "make-volume",
+        alias: "",
+        operands: "NAME LAYERS [PATH]",
+        summary: "make a volume, with what the layers have at PATH",
+        about: "",
+        options: &[],
+        least: 2,
+        most: 3,
+        build: |words| {
+            let mut words = texts(words)?;
+            let path = words.drain(2..).next().map(PathBuf::from);
+            Ok(Command::MakeVolume(words[0].clone(), request(&words[1])?, path))
+        },
     },
     // What kelson diff and kelson commit ask.
     Entry {

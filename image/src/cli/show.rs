@@ -12,9 +12,10 @@ use super::Options;
 use super::size::human;
 use crate::config::{Config, Step};
 use crate::store::images::{Record, named, records};
-use crate::store::kept;
 use crate::store::layers::record;
 use crate::store::prune::sizes;
+use crate::store::volumes::Volume;
+use crate::store::{Writer, kept};
 use crate::time;
 
 /// An image in a list.
@@ -100,6 +101,24 @@ pub fn kept(store: &Store, options: &Options) -> Result<String> {
         let name = image(layer).map_or("<none>".into(), |id| name(id).unwrap_or_else(|| shortened(id, options)));
         let user = layer.user().map_or("-".into(), |user| user.display().to_string());
         table.push([layer.id.clone(), name, human(layer.size()?), user]);
+    }
+    Ok(columns(&table))
+}
+
+/// The named volumes.
+pub fn volumes(writer: &Writer, options: &Options) -> Result<String> {
+    let volumes = writer.volumes()?;
+    if options.quiet {
+        return Ok(volumes.iter().map(|volume| format!("{}\n", volume.name)).collect());
+    }
+    if options.json {
+        let value = |volume: &Volume| json!({"name": volume.name, "size": volume.size, "user": volume.user});
+        return pretty(&volumes.iter().map(value).collect::<Vec<_>>());
+    }
+    let mut table = vec![["VOLUME", "SIZE", "USED BY"].map(str::to_owned)];
+    for volume in &volumes {
+        let user = volume.user.as_ref().map_or("-".into(), |user| user.display().to_string());
+        table.push([volume.name.clone(), human(volume.size), user]);
     }
     Ok(columns(&table))
 }

@@ -36,11 +36,16 @@ impl Layer {
 
     /// Bytes that it takes on the disk. A container may change it meanwhile; no link is followed.
     pub fn size(&self) -> Result<u64> {
-        let doing = || format!("look into {}", self.dir.display());
-        let blocks = fs::symlink_metadata(&self.dir).map(|info| info.blocks()).doing(doing)?;
-        let root = openat(AT_FDCWD, &self.dir, DIRECTORY, Mode::empty()).doing(doing)?;
-        Ok(512 * (blocks + below(root).doing(doing)?))
+        size(&self.dir)
     }
+}
+
+/// Bytes that a directory with all in it takes on the disk. No link is followed.
+pub(super) fn size(dir: &Path) -> Result<u64> {
+    let doing = || format!("look into {}", dir.display());
+    let blocks = fs::symlink_metadata(dir).map(|info| info.blocks()).doing(doing)?;
+    let root = openat(AT_FDCWD, dir, DIRECTORY, Mode::empty()).doing(doing)?;
+    Ok(512 * (blocks + below(root).doing(doing)?))
 }
 
 /// All layers that the store keeps, by their ids. What cannot be read is told and left out.

@@ -24,6 +24,7 @@ pub mod kept;
 pub mod layers;
 pub mod prune;
 pub mod users;
+pub mod volumes;
 pub mod work;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};

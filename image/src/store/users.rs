@@ -24,6 +24,8 @@ pub struct Users {
     pub layers: HashMap<Digest, PathBuf>,
     /// The layers of each user.
     pub sets: Vec<HashSet<Digest>>,
+    /// What each of them mounts from the host, and its directory.
+    pub mounts: Vec<(PathBuf, PathBuf)>,
     /// One of which it cannot be told what it uses: nothing may go.
     pub unknown: Option<PathBuf>,
 }
@@ -32,6 +34,13 @@ pub struct Users {
 struct Bundle {
     #[serde(default)]
     annotations: HashMap<String, String>,
+    #[serde(default)]
+    mounts: Vec<Mount>,
+}
+
+#[derive(Deserialize)]
+struct Mount {
+    source: Option<PathBuf>,
 }
 
 /// The layers of an image that are seen: those below one that hides them are not in its overlay.
@@ -56,8 +65,9 @@ impl Writer {
                 fs::remove_file(&link).doing(|| format!("remove {}", link.display()))?;
                 continue;
             };
-            match self.layers_of(&directory) {
-                Ok(layers) => {
+            match self.used_by(&directory) {
+                Ok((layers, sources)) => {
+                    users.mounts.extend(sources.into_iter().map(|source| (source, directory.clone())));
                     users.layers.extend(layers.iter().map(|layer| (*layer, directory.clone())));
                     users.sets.push(layers);
                 }
@@ -76,16 +86,17 @@ impl Writer {
         Ok(users)
     }
 
-    /// The layers of this store that the config.json in `directory` names.
-    fn layers_of(&self, directory: &Path) -> Result<HashSet<Digest>> {
+    /// The layers of this store that the config.json in `directory` names, and the sources of its mounts.
+    fn used_by(&self, directory: &Path) -> Result<(HashSet<Digest>, Vec<PathBuf>)> {
         let path = directory.join("config.json");
         let read = || -> Result<_> {
             let bundle: Bundle = serde_json::from_slice(&fs::read(&path)?).map_err(std::io::Error::from)?;
             let lower = bundle.annotations.get(LOWER).map_or("[]", String::as_str);
-            Ok(serde_json::from_str::<Vec<PathBuf>>(lower).map_err(std::io::Error::from)?)
+            let lower = serde_json::from_str::<Vec<PathBuf>>(lower).map_err(std::io::Error::from)?;
+            Ok((lower, bundle.mounts.into_iter().filter_map(|mount| mount.source).collect()))
         };
-        let lower = read().doing(|| format!("read {}", path.display()))?;
-        Ok(lower.iter().filter_map(|path| self.layer_at(path)).collect())
+        let (lower, sources) = read().doing(|| format!("read {}", path.display()))?;
+        Ok((lower.iter().filter_map(|path| self.layer_at(path)).collect(), sources))
     }
 
     /// The layer that has `path`: below `layers/HEX` of this store.

@@ -35,6 +35,7 @@ pub mod timings;
 pub mod top;
 pub mod update;
 pub mod userns;
+pub mod volumes;
 pub mod wait;
 
 /// A module's tests; the full name of a test is `group::test`.
@@ -69,6 +70,7 @@ pub const GROUPS: &[Group] = &[
     Group { name: "rootless", tests: rootless::TESTS },
     Group { name: "image", tests: image::TESTS },
     Group { name: "userns", tests: userns::TESTS },
+    Group { name: "volumes", tests: volumes::TESTS },
     Group { name: "diff", tests: diff::TESTS },
     Group { name: "commit", tests: commit::TESTS },
     Group { name: "kept", tests: kept::TESTS },
