@@ -126,6 +126,8 @@ pub struct Create {
     pub overlay: bool,
     /// Where how long each step took is written as JSON; `-` is a table on standard error alone.
     pub timings: Option<PathBuf>,
+    /// argv[0], beside which other programs of Kelson are.
+    pub program: OsString,
 }
 
 #[derive(Debug, Default)]
@@ -141,8 +143,6 @@ pub struct Run {
     pub args: Vec<OsString>,
     /// `--image`: in place of a bundle.
     pub image: Option<Box<Options>>,
-    /// argv[0], beside which other programs of Kelson are.
-    pub program: OsString,
 }
 
 /// `bundle`
@@ -317,7 +317,8 @@ impl Command {
     /// argv[0], for commands that look for programs beside this one.
     pub fn called_as(&mut self, name: &OsStr) {
         match self {
-            Command::Run(Run { program, .. })
+            Command::Create(Create { program, .. })
+            | Command::Run(Run { create: Create { program, .. }, .. })
             | Command::Explain(Explain { program, .. })
             | Command::Bundle(Bundle { program, .. })
             | Command::Diff(Diff { program, .. })

@@ -12,6 +12,7 @@ pub mod flatten;
 pub mod import;
 pub mod manifest;
 pub mod network;
+pub mod overlay;
 pub mod parallel;
 pub mod platform;
 pub mod progress;

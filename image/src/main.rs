@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use kelson::log;
-use kelson_image::{cli, network};
+use kelson_image::{cli, network, overlay};
 
 /// As in kelson: musl's own gives each size pages of its own.
 #[cfg(target_env = "musl")]
@@ -21,6 +21,9 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         };
+    }
+    if words.next_if(|word| word == overlay::COMMAND).is_some() {
+        overlay::serve(words);
     }
     let invocation = match cli::parse(words) {
         Ok(invocation) => invocation,

@@ -118,6 +118,7 @@ pub fn create(words: &mut Words) -> Result<Create> {
         preserve_fds: words.preserve_fds()?,
         overlay: words.is_set("overlay"),
         timings: words.path("timings"),
+        program: OsString::new(),
     })
 }
 

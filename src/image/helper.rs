@@ -28,10 +28,11 @@ pub fn find(name: &str, program: &OsStr) -> Result<PathBuf> {
     })
 }
 
-/// Whether a program of this name is in PATH.
-pub fn is_in_path(name: &str) -> bool {
+/// The program of this name in PATH.
+pub fn in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| directory.join(name).is_file())
+    // What a relative directory means is the working directory's business.
+    std::env::split_paths(&path).map(|directory| directory.join(name)).find(|path| path.is_absolute() && path.is_file())
 }
 
 /// The directory that a program was called in; `None` for one that was found by PATH.

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::Options;
-use super::helper::is_in_path;
+use super::helper::in_path;
 use crate::error::{Error, Result};
 
 /// `--network`
@@ -94,7 +94,7 @@ impl Network {
 
     /// Where nothing is said of it: pasta, or none with a warning where that is not installed.
     pub fn of_this_host() -> Self {
-        if is_in_path("pasta") {
+        if in_path("pasta").is_some() {
             return Self::Pasta(vec![]);
         }
         log::warn!(

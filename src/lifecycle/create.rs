@@ -142,7 +142,8 @@ fn load_image(
     }
     let dir = runtime.root.join(&options.id);
     let terminal = image::wants_terminal(image, run.detach);
-    let wanted = Wanted { id: &options.id, dir: &dir, root: None, terminal, program: &run.program, only_looks: false };
+    let wanted =
+        Wanted { id: &options.id, dir: &dir, root: None, terminal, program: &options.program, only_looks: false };
     let mut configured = image::configure(runtime, image, wanted)?;
     let text = std::mem::take(&mut configured.text);
     timings.lap("read the image");

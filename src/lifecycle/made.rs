@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::Pid;
 
 use super::create::Loaded;
-use super::{Runtime, kept, listen, pid_file, steps};
+use super::{Runtime, fuse, kept, listen, pid_file, steps};
 use crate::cgroup::{self, Cgroup};
 use crate::cli;
 use crate::error::{Context, Error, Result};
@@ -214,7 +214,7 @@ impl Made {
         timings: &mut Timings<'_>,
     ) -> Result<()> {
         let Self { child, net_devices, state, console, hooks_begun, .. } = self;
-        child.serve(signals, |child, ask, fds| {
+        child.serve(signals, |child, ask, mut fds| {
             timings.lap(steps::SERVE);
             let serving = ask.served();
             let served = match ask {
@@ -225,6 +225,11 @@ impl Made {
                 Ask::Sources(left) => {
                     let from = awaited.len().saturating_sub(usize::try_from(left).unwrap_or(0));
                     child.give_mounts(&mount_sources(plan, &awaited[from..], child.pid())?)
+                }
+                Ask::Overlay(refusal) => {
+                    let of_container = fuse::Container { plan, id: &state.id, user_ns: fds.pop() };
+                    let overlay = fuse::overlay(of_container, &refusal, &options.program, signals)?;
+                    child.give_mounts(&[overlay])
                 }
                 Ask::RunHostHooks => {
                     *hooks_begun = true;

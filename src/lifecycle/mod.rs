@@ -9,6 +9,7 @@ pub mod exec;
 pub mod explain;
 pub mod features;
 mod foreground;
+mod fuse;
 mod image;
 pub mod inspect;
 mod kept;

@@ -28,7 +28,7 @@ pub use process::{
     CAPABILITIES, apparmor, is_real_time, parse_capability, parse_env, parse_id, process, scheduler_policy_name,
     selinux,
 };
-pub use root::{IDMAP, IMAGE, LOWER, UPPER};
+pub use root::{FUSE, IDMAP, IMAGE, LOWER, UPPER};
 pub use seccomp::{flag_names as seccomp_flag_names, native as native_arch};
 pub use source::{read_config, read_process, read_resources};
 pub use update::{LimitOptions, resources_of_update};

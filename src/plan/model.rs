@@ -100,6 +100,8 @@ pub struct Overlay {
     /// All of them are seen through the id maps of the container's user namespace: on disk their files belong to the ids that are
     /// seen inside.
     pub id_mapped: bool,
+    /// fuse-overlayfs makes it, and the kernel is not asked.
+    pub is_by_fuse: bool,
 }
 
 /// Propagation of a mount (mount_namespaces(7)).

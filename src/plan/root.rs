@@ -13,6 +13,7 @@ pub const UPPER: &str = "org.kelson.overlay.upper";
 const WORK: &str = "org.kelson.overlay.work";
 /// `true`: the layers are seen through `linux.uidMappings` and `linux.gidMappings`.
 pub const IDMAP: &str = "org.kelson.overlay.idmap";
+pub const FUSE: &str = "org.kelson.overlay.fuse";
 /// Digest of the configuration of the image that the layers are of: for `commit`.
 pub const IMAGE: &str = "org.kelson.image";
 /// Keys that start so are ours: one that we do not know is a mistake.
@@ -54,11 +55,16 @@ pub fn resolve(
 
 fn overlay(root: &Path, annotations: &BTreeMap<String, String>, overrides: &Overrides) -> Result<Option<Overlay>> {
     for key in annotations.keys().filter(|key| key.starts_with(OURS)) {
-        let known = [LOWER, UPPER, WORK, IDMAP, IMAGE];
+        let known = [LOWER, UPPER, WORK, IDMAP, FUSE, IMAGE];
         if !known.contains(&key.as_str()) {
             return Err(unknown(property(key), "annotation", key, known.into_iter()));
         }
     }
+    let is_by_fuse = match annotations.get(FUSE).map(String::as_str) {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(other) => return Err(Error::config(property(FUSE), format!("{other:?} is neither true nor false"))),
+    };
     let lower = annotations.get(LOWER);
     let upper = match (annotations.get(UPPER), annotations.get(WORK)) {
         (None, None) => None,
@@ -86,6 +92,9 @@ fn overlay(root: &Path, annotations: &BTreeMap<String, String>, overrides: &Over
         None if annotations.contains_key(IDMAP) => {
             return Err(Error::config(property(IDMAP), format!("there are no layers: it needs {LOWER} beside it")));
         }
+        None if is_by_fuse => {
+            return Err(Error::config(property(FUSE), "needs an overlay: --overlay, or lower layers"));
+        }
         None => return Ok(None),
     };
     let id_mapped = match annotations.get(IDMAP).map(String::as_str) {
@@ -97,7 +106,10 @@ fn overlay(root: &Path, annotations: &BTreeMap<String, String>, overrides: &Over
         // overlayfs wants them on one mount, which is made of the directory that both are in.
         return Err(Error::config(property(WORK), format!("with {IDMAP} it must be beside the upper directory")));
     }
-    Ok(Some(Overlay { lower, upper, id_mapped }))
+    if id_mapped && is_by_fuse {
+        return Err(Error::config(property(FUSE), format!("with {IDMAP} the kernel alone makes the overlay")));
+    }
+    Ok(Some(Overlay { lower, upper, id_mapped, is_by_fuse }))
 }
 
 fn property(key: &str) -> String {

@@ -1295,6 +1295,16 @@ fn annotations_and_overlay() {
         ("/annotations", json!({"": "x"}), "annotations[\"\"]: a key must not be empty"),
         (
             "/annotations",
+            json!({"org.kelson.overlay.fuse": "1", lower: "[\"/usr\"]"}),
+            "annotations[\"org.kelson.overlay.fuse\"]: \"1\" is neither true nor false",
+        ),
+        (
+            "/annotations",
+            json!({"org.kelson.overlay.fuse": "true"}),
+            "annotations[\"org.kelson.overlay.fuse\"]: needs an overlay: --overlay, or lower layers",
+        ),
+        (
+            "/annotations",
             json!({"org.kelson.overlay.lowr": "x"}),
             "annotations[\"org.kelson.overlay.lowr\"]: unknown annotation \"org.kelson.overlay.lowr\" \
              (did you mean \"org.kelson.overlay.lower\"?)",

@@ -19,6 +19,7 @@
 mod cgroup;
 mod copy_up;
 mod device;
+pub mod fuse;
 pub mod intent;
 mod making;
 mod mapped;
@@ -44,7 +45,7 @@ use nix::mount::{MntFlags, MsFlags};
 use nix::sys::stat::Mode;
 
 pub use cgroup::{CgroupView, Hierarchy};
-pub use prepare::{Prepared, prepare, prepare_late};
+pub use prepare::{Prepared, is_hosts_root, prepare, prepare_late};
 
 use crate::error::{Context, Error, Result};
 use crate::plan::{Plan, Process, Propagation, PropagationKind};
@@ -120,9 +121,14 @@ pub fn set_propagation(plan: &Plan) -> Result<()> {
 }
 
 impl<'p> RootFs<'p> {
-    /// Mounts the root file system over `root.path`: a recursive bind of it, or the overlay.
-    pub fn mount_root(plan: &'p Plan, prepared: &Prepared) -> Result<Self> {
-        let mounted = Self::mount_root_tree(plan, prepared);
+    /// Mounts the root file system over `root.path`: a recursive bind of it, or the overlay. `by_fuse` gives a mount of an
+    /// overlay that the kernel refuses, with the error that [`Error::encode`] wrote.
+    pub fn mount_root(
+        plan: &'p Plan,
+        prepared: &Prepared,
+        by_fuse: impl FnOnce(Vec<u8>) -> Result<OwnedFd>,
+    ) -> Result<Self> {
+        let mounted = Self::mount_root_tree(plan, prepared, by_fuse);
         let mounted = match mounted {
             Err(e) if e.errno() == Some(Errno::EACCES) && plan.namespaces.user.is_own() => {
                 Err(e.hint("the root of the user namespace may not search the way to it: chmod o+x its directories"))
@@ -132,7 +138,11 @@ impl<'p> RootFs<'p> {
         mounted.doing(|| format!("mount the root file system {}", plan.root.path.display())).property(|| "root.path")
     }
 
-    fn mount_root_tree(plan: &'p Plan, prepared: &Prepared) -> Result<Self> {
+    fn mount_root_tree(
+        plan: &'p Plan,
+        prepared: &Prepared,
+        by_fuse: impl FnOnce(Vec<u8>) -> Result<OwnedFd>,
+    ) -> Result<Self> {
         let path = plan.root.path.as_path();
         let base = base_propagation(plan);
         let fd = match prepared.root() {
@@ -144,7 +154,13 @@ impl<'p> RootFs<'p> {
         }
         let tree = match (&plan.root.overlay, &prepared.overlay) {
             (Some(_), Some(overlay)) => Tree::Detached(overlay.try_clone()?),
-            (Some(overlay), None) => overlay::build(plan, overlay, Some(path)).map_err(name_layer_loop)?,
+            (Some(overlay), None) => match &prepared.refusal {
+                Some(refusal) => Tree::Detached(by_fuse(refusal.clone())?),
+                None => match overlay::build(plan, overlay, Some(path)) {
+                    Err(error) if overlay::is_for_fuse(&error, overlay) => Tree::Detached(by_fuse(error.encode())?),
+                    made => made.map_err(name_layer_loop)?,
+                },
+            },
             (None, _) => Tree::bind(path, Reach::Recursive)?,
         };
         let place = Place { fd, root: None, path };

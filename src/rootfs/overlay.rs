@@ -22,6 +22,7 @@ use super::visit::WayBack;
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::{Overlay, Plan};
 use crate::sys::mount::{self, FsContext, Reach};
+use crate::sys::xattr;
 
 /// The kernel stacks at most this many lower layers (OVL_MAX_STACK).
 const MAX_LAYERS: usize = 500;
@@ -52,6 +53,12 @@ pub(super) fn build(plan: &Plan, overlay: &Overlay, scratch: Option<&Path>) -> R
             Some(upper) => upper,
             None => (open_annotated(upper, "upper")?, open_annotated(work, "work")?),
         };
+        if user_xattr && is_written_by_fuse(&upper.0) {
+            return Err(Error::new(
+                Kind::System(Errno::EOPNOTSUPP),
+                "fuse-overlayfs wrote the layer, with marks of its own",
+            ));
+        }
         return Layers { lower, upper, user_xattr, label }.mount(scratch);
     }
     let tmpfs = private_tmpfs(label.as_deref())?;
@@ -102,7 +109,22 @@ pub(super) fn build_in_passing_namespace(plan: &Plan, overlay: &Overlay) -> Resu
     }
 }
 
-fn open_layers(overlay: &Overlay) -> Result<Vec<OwnedFd>> {
+/// The kernel cannot make this overlay, and fuse-overlayfs may: a user namespace before Linux 5.11, a kernel without overlayfs, a
+/// file system that cannot be one of its layers. Ids of layers are the kernel's alone to map.
+pub(super) fn is_for_fuse(error: &Error, overlay: &Overlay) -> bool {
+    match error.errno() {
+        _ if overlay.id_mapped => false,
+        Some(Errno::EPERM | Errno::ENODEV | Errno::EOPNOTSUPP) => error.property().is_none(),
+        // The file system's own words, since 6.5; before they are in the kernel's log only.
+        Some(Errno::EINVAL) => {
+            let cause = error.cause();
+            cause == Error::from(Errno::EINVAL).cause() || cause.contains("not supported") || cause.contains("required")
+        }
+        _ => false,
+    }
+}
+
+pub(super) fn open_layers(overlay: &Overlay) -> Result<Vec<OwnedFd>> {
     if overlay.lower.len() > MAX_LAYERS {
         return Err(Error::config(
             "annotations.org.kelson.overlay.lower",
@@ -110,6 +132,33 @@ fn open_layers(overlay: &Overlay) -> Result<Vec<OwnedFd>> {
         ));
     }
     overlay.lower.iter().map(|path| open_annotated(path, "lower")).collect()
+}
+
+/// An upper directory whose opaque directories the kernel would not know, as it has not the privilege to mark them as root's:
+/// what they hide would be there again.
+fn is_written_by_fuse(upper: &OwnedFd) -> bool {
+    xattr::has_one_of(Path::new(&path_of(upper)), &[WRITTEN_BY_FUSE]).unwrap_or(false)
+}
+
+/// Notes that fuse-overlayfs writes to an upper directory, in a user namespace; it hides the attribute from containers.
+pub(super) fn note_fuse(upper: &OwnedFd) {
+    // Where it cannot be noted, for want of such attributes, no kernel's overlay in a user namespace can be either.
+    let _ = mount::set_xattr(path_of(upper).as_str(), WRITTEN_BY_FUSE, b"y");
+}
+
+const WRITTEN_BY_FUSE: &CStr = c"user.fuseoverlayfs.kelson";
+
+fn path_of(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// # Errors
+/// Upper and work directory are on two mounts, between which nothing can be renamed.
+pub(super) fn check_mounts(upper: &OwnedFd, work: &OwnedFd) -> Result<()> {
+    match mount::stat(upper.as_fd())?.mount_id == mount::stat(work.as_fd())?.mount_id {
+        true => Ok(()),
+        false => Err(Error::config("annotations.org.kelson.overlay.work", "it is on another mount than the upper one")),
+    }
 }
 
 pub(super) fn open_annotated(path: &Path, which: &str) -> Result<OwnedFd> {
@@ -126,7 +175,7 @@ pub(super) fn private_tmpfs(label: Option<&str>) -> Result<Tree> {
 }
 
 /// Upper and work directory; the upper one looks like the topmost layer, because it is what the container sees as `/`.
-fn upper_in(root: BorrowedFd<'_>, lower: &[OwnedFd]) -> Result<(OwnedFd, OwnedFd)> {
+pub(super) fn upper_in(root: BorrowedFd<'_>, lower: &[OwnedFd]) -> Result<(OwnedFd, OwnedFd)> {
     let make = |name: &str| {
         mkdirat(root, name, Mode::from_bits_truncate(0o755))?;
         openat(root, name, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
@@ -155,7 +204,9 @@ impl Layers {
     fn mount(&self, scratch: Option<&Path>) -> Result<Tree> {
         self.mount_by_any_call(scratch).map_err(|error| match error.errno() {
             Some(Errno::EPERM) if self.user_xattr => error
-                .hint("in a user namespace overlayfs needs Linux 5.11; kelson bundle --unpack makes a root that needs no overlay"),
+                .hint("in a user namespace overlayfs needs Linux 5.11, or the program fuse-overlayfs; kelson bundle --unpack makes a root that needs no overlay"),
+            // The kernel says why in its log only.
+            Some(Errno::EINVAL) => check_mounts(&self.upper.0, &self.upper.1).err().unwrap_or(error),
             _ => error,
         })
     }

@@ -31,6 +31,8 @@ const ROOT: usize = usize::MAX;
 #[derive(Debug, Default)]
 pub struct Prepared {
     pub(super) overlay: Option<OwnedFd>,
+    /// The kernel refused the overlay ([`Error::encode`]), or is not to be asked (empty).
+    pub(super) refusal: Option<Vec<u8>>,
     /// Sources of bind mounts, with the `index` of their mount: a detached tree where it is id-mapped, else opened (O_PATH).
     sources: Vec<(usize, OwnedFd)>,
     /// `index` of the mounts that [`prepare_late`] has not opened yet, in order.
@@ -72,10 +74,16 @@ pub fn prepare(plan: &Plan, joined_user_ns: Option<BorrowedFd<'_>>) -> Result<Pr
     let mut prepared = Prepared::default();
     let has_user_ns = plan.namespaces.user.is_own();
     let needs_check = has_user_ns && (plan.root.overlay.is_some() || plan.mounts.iter().any(is_bind));
-    let is_privileged = needs_check && Uid::effective().is_root() && is_initial_user_ns()?;
-    if let Some(overlay) = plan.root.overlay.as_ref().filter(|_| is_privileged) {
-        prepared.overlay =
-            Some(overlay::build_detached(plan, overlay).map_err(super::name_layer_loop).doing(|| "make the overlay")?);
+    let is_privileged = needs_check && is_hosts_root()?;
+    if let Some(overlay) = &plan.root.overlay {
+        if overlay.is_by_fuse {
+            prepared.refusal = Some(vec![]);
+        } else if is_privileged {
+            match overlay::build_detached(plan, overlay) {
+                Err(error) if overlay::is_for_fuse(&error, overlay) => prepared.refusal = Some(error.encode()),
+                made => prepared.overlay = Some(made.map_err(super::name_layer_loop).doing(|| "make the overlay")?),
+            }
+        }
     }
     // A mount namespace that is not new is not the parent's to look around in.
     let has_late = has_user_ns && plan.namespaces.mount.is_new();
@@ -119,6 +127,11 @@ pub fn prepare_late(plan: &Plan, indices: &[usize], pid: Pid, user_ns: BorrowedF
         None => opened_for(mount, pid),
     };
     root.into_iter().chain(mounts.map(|mount| explained(opened(mount), mount))).collect()
+}
+
+/// This process has the privilege over files and mounts that a user namespace does not give.
+pub fn is_hosts_root() -> Result<bool> {
+    Ok(Uid::effective().is_root() && is_initial_user_ns()?)
 }
 
 fn explained(tree: Result<OwnedFd>, mount: &Mount) -> Result<OwnedFd> {

@@ -64,6 +64,11 @@ const NEW_CALLS: [libc::c_long; 7] = [
     libc::SYS_close_range,
 ];
 
+/// A parent that has nobody else make an overlay.
+fn no_fuse(_: Vec<u8>) -> Result<OwnedFd> {
+    Err(Error::other("the kernel refuses the overlay"))
+}
+
 fn bind(destination: &str, source: &str, set: u64) -> Mount {
     let attributes = MountAttributes { top: FlagChange { set, clear: 0 }, recursive: FlagChange::default() };
     Mount {
@@ -134,7 +139,7 @@ fn set_up(plan: &Plan) -> Result<()> {
 fn set_up_entering(plan: &Plan, no_pivot: bool) -> Result<()> {
     let prepared = prepare(plan, None)?;
     set_propagation(plan)?;
-    let mut rootfs = RootFs::mount_root(plan, &prepared)?;
+    let mut rootfs = RootFs::mount_root(plan, &prepared, no_fuse)?;
     rootfs.mount_all(&CgroupView::default(), &prepared)?;
     rootfs.make_devices()?;
     rootfs.enter(no_pivot)?;
@@ -232,7 +237,7 @@ fn without_pivot_root_the_root_is_moved() {
         let plan = plan(usual_mounts());
         let prepared = prepare(&plan, None).unwrap();
         set_propagation(&plan).unwrap();
-        let mut rootfs = RootFs::mount_root(&plan, &prepared).unwrap();
+        let mut rootfs = RootFs::mount_root(&plan, &prepared, no_fuse).unwrap();
         rootfs.mount_all(&CgroupView::default(), &prepared).unwrap();
         rootfs.enter(true).unwrap();
         assert!(!Path::new("/tmp/root").exists());
@@ -274,7 +279,7 @@ fn nothing_is_mounted_over_the_proc_of_others() {
             without_new_calls(&NEW_CALLS);
             let mut plan = plan(vec![]);
             plan.namespaces.mount = mount_namespace;
-            let rootfs = RootFs::mount_root(&plan, &Prepared::default()).unwrap();
+            let rootfs = RootFs::mount_root(&plan, &Prepared::default(), no_fuse).unwrap();
             let mountinfo = fs::File::open("/proc/thread-self/mountinfo").unwrap();
             rootfs.mount_all(&CgroupView::default(), &Prepared::default()).unwrap();
             let mut fds = [PollFd::new(mountinfo.as_fd(), PollFlags::POLLPRI)];
@@ -603,7 +608,7 @@ fn a_terminal_is_not_bound_over_a_link() {
             }
             let prepared = prepare(&plan, None).unwrap();
             set_propagation(&plan).unwrap();
-            let mut rootfs = RootFs::mount_root(&plan, &prepared).unwrap();
+            let mut rootfs = RootFs::mount_root(&plan, &prepared, no_fuse).unwrap();
             rootfs.mount_all(&CgroupView::default(), &prepared).unwrap();
             rootfs.make_devices().unwrap();
             rootfs.enter(false).unwrap();
@@ -616,7 +621,7 @@ fn a_terminal_is_not_bound_over_a_link() {
 
 fn overlay_of(layers: &[PathBuf]) -> Plan {
     let mut plan = plan(vec![file_system("/proc", "proc", &[], 0)]);
-    plan.root.overlay = Some(Overlay { lower: layers.to_vec(), upper: None, id_mapped: false });
+    plan.root.overlay = Some(Overlay { lower: layers.to_vec(), upper: None, id_mapped: false, is_by_fuse: false });
     plan
 }
 
@@ -674,7 +679,7 @@ fn an_overlay_is_made_detached_for_a_user_namespace() {
             prepared.overlay = Some(build(&plan, plan.root.overlay.as_ref().unwrap()).unwrap());
             assert_eq!(fs::read_to_string("/proc/thread-self/mountinfo").unwrap(), before);
             set_propagation(&plan).unwrap();
-            let mut rootfs = RootFs::mount_root(&plan, &prepared).unwrap();
+            let mut rootfs = RootFs::mount_root(&plan, &prepared, no_fuse).unwrap();
             rootfs.enter(false).unwrap();
             fs::write("/sub/file", "").unwrap();
         });
@@ -689,7 +694,8 @@ fn an_overlay_keeps_an_upper_directory() {
         }
         let mut plan = overlay_of(&["/tmp/lower".into()]);
         let upper = Some(("/tmp/upper".into(), "/tmp/work".into()));
-        plan.root.overlay = Some(Overlay { lower: vec!["/tmp/lower".into()], upper, id_mapped: false });
+        plan.root.overlay =
+            Some(Overlay { lower: vec!["/tmp/lower".into()], upper, id_mapped: false, is_by_fuse: false });
         thread::scope(|scope| {
             let container = || {
                 unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).unwrap();
@@ -722,7 +728,7 @@ fn cgroup_hierarchies_are_bound() {
         let plan = plan(mounts);
         let prepared = prepare(&plan, None).unwrap();
         set_propagation(&plan).unwrap();
-        let mut rootfs = RootFs::mount_root(&plan, &prepared).unwrap();
+        let mut rootfs = RootFs::mount_root(&plan, &prepared, no_fuse).unwrap();
         rootfs.mount_all(&view, &prepared).unwrap();
         rootfs.enter(false).unwrap();
         assert!(write_is_refused("/sys/fs/cgroup/memory/file"));
@@ -748,7 +754,7 @@ fn destinations_are_made_inside_the_root() {
         symlink("../../../../tmp/outside", "/tmp/root/up").unwrap();
         let prepared = prepare(&plan, None).unwrap();
         set_propagation(&plan).unwrap();
-        let rootfs = RootFs::mount_root(&plan, &prepared).unwrap();
+        let rootfs = RootFs::mount_root(&plan, &prepared, no_fuse).unwrap();
         rootfs.mount_all(&CgroupView::default(), &prepared).unwrap();
         assert_eq!(fs::read_dir("/tmp/outside").unwrap().count(), 0);
         for made in ["run/made", "tmp/outside/made", "tmp/outside/file"] {

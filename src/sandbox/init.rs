@@ -8,6 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid};
@@ -23,7 +24,7 @@ use crate::plan::{Hook, Plan, Process};
 use crate::rootfs::{CgroupView, Prepared, RootFs};
 use crate::signals;
 use crate::state::{State, Status};
-use crate::sys::{process, scheduling};
+use crate::sys::{fd, process, scheduling};
 use crate::timings::{self, Laps};
 
 /// What create and run decide before the clone; the container's process has its own copy of it.
@@ -253,8 +254,24 @@ impl<'c> Init<'_, 'c> {
         let plan = self.setup.plan;
         self.ask_for_sources()?;
         crate::rootfs::set_propagation(plan)?;
-        self.rootfs = Some(RootFs::mount_root(plan, &self.setup.prepared)?);
+        let by_fuse = |refusal| self.ask_for_overlay(refusal);
+        self.rootfs = Some(RootFs::mount_root(plan, &self.setup.prepared, by_fuse)?);
         Ok(())
+    }
+
+    /// Has the parent start fuse-overlayfs, whose process must not be in the container; gives its mount.
+    fn ask_for_overlay(&self, refusal: Vec<u8>) -> Result<OwnedFd> {
+        let ask = Ask::Overlay(refusal);
+        match self.setup.plan.namespaces.user.is_own() {
+            true => {
+                // Of a process that is not dumpable nobody else may open it.
+                let namespace = fd::open("/proc/self/ns/user", OFlag::O_RDONLY)?;
+                self.parent.tell_with_fd(&ask, namespace.as_fd())?;
+            }
+            false => self.parent.tell(&ask)?,
+        }
+        let mut mounts = common::expect_with_fds(&self.parent, Answer::Done)?;
+        mounts.pop().ok_or_else(|| Error::other("the parent made no overlay"))
     }
 
     fn mount_all(&mut self) -> Result<()> {

@@ -6,6 +6,9 @@
 //!                 ◀──────────────── Done [descriptors of mount sources, as many as fit; none for a stage that asks]
 //!   Sources n     ────────────────▶ opens the last n of the mount sources that the container has no right to open
 //!                 ◀──────────────── Done [descriptors]
+//!   Overlay error ────────────────▶ has fuse-overlayfs make the overlay that the kernel refused [descriptor of the user
+//!                                   namespace, if it is the container's own]
+//!                 ◀──────────────── Done [descriptor of the mount]
 //!   RunHostHooks  ────────────────▶ runs prestart and createRuntime hooks in the host's namespaces
 //!                 ◀──────────────── Done
 //!   Console + fd  ────────────────▶ the pty's master: to the console socket, or relayed by a foreground run
@@ -53,6 +56,8 @@ pub const EXECUTING: u8 = b'x';
 pub enum Ask {
     MapIds,
     Sources(i32),
+    /// Why the kernel does not make it, as [`Error::encode`] gives it; empty where it was not asked.
+    Overlay(Vec<u8>),
     RunHostHooks,
     SetRlimits,
     Console,
@@ -81,6 +86,7 @@ impl Ask {
         match self {
             Ask::MapIds => "write id maps and open mount sources",
             Ask::Sources(_) => "open mount sources",
+            Ask::Overlay(_) => "start fuse-overlayfs",
             Ask::RunHostHooks => "run host hooks and move network devices",
             Ask::SetRlimits => "set rlimits",
             Ask::Console => "pass on the terminal",
@@ -93,6 +99,7 @@ impl Ask {
         let (tag, payload): (u8, &[u8]) = match self {
             Ask::MapIds => (b'm', &[]),
             Ask::Sources(taken) => (b's', &taken.to_ne_bytes()),
+            Ask::Overlay(refusal) => (b'o', refusal),
             Ask::RunHostHooks => (b'h', &[]),
             Ask::SetRlimits => (b'u', &[]),
             Ask::Console => (b'c', &[]),
@@ -114,6 +121,7 @@ impl Ask {
         let decoded = match packet {
             [b'm'] => Some(Ask::MapIds),
             [b's', bytes @ ..] => number(bytes).map(Ask::Sources),
+            [b'o', refusal @ ..] => Some(Ask::Overlay(refusal.to_vec())),
             [b'h'] => Some(Ask::RunHostHooks),
             [b'u'] => Some(Ask::SetRlimits),
             [b'c'] => Some(Ask::Console),
@@ -229,6 +237,19 @@ impl ChildEnd {
     }
 }
 
+/// For another program, which has it as one of its standard streams.
+impl From<ChildEnd> for OwnedFd {
+    fn from(end: ChildEnd) -> Self {
+        end.0
+    }
+}
+
+impl From<OwnedFd> for ChildEnd {
+    fn from(end: OwnedFd) -> Self {
+        Self(end)
+    }
+}
+
 impl AsFd for ChildEnd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -280,6 +301,7 @@ mod tests {
         let asks = [
             Ask::MapIds,
             Ask::Sources(253),
+            Ask::Overlay(b"refused".to_vec()),
             Ask::RunHostHooks,
             Ask::SetRlimits,
             Ask::Console,
