@@ -15,6 +15,9 @@ pub struct Request {
     pub id: String,
     /// Number of an inherited descriptor: the root of a container that writes to a layer which only it can reach.
     pub root: Option<i32>,
+    /// Number of an inherited descriptor: the user namespace, outside of which the kernel opens nothing of that root (fuse's
+    /// `allow_other`).
+    pub user_ns: Option<i32>,
     /// Directory of the layer that is kept.
     pub upper: Option<PathBuf>,
     /// Layers below it, topmost first.

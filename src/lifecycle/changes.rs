@@ -15,6 +15,7 @@ use std::process::Command;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::sys::statfs::{FUSE_SUPER_MAGIC, fstatfs};
 use nix::unistd::Pid;
 
 use super::{Runtime, image, pause};
@@ -25,6 +26,7 @@ use crate::image::config::IdMaps;
 use crate::image::kept::Kept;
 use crate::image::{Store, helper};
 use crate::plan::{IDMAP, IMAGE, LOWER, UPPER};
+use crate::rootfs::is_hosts_root;
 use crate::signals::Signals;
 use crate::state::{self, State, Status};
 use crate::sys::fd::open;
@@ -36,6 +38,7 @@ struct Subject {
     store: Store,
     /// Its descriptor is what the request's number means.
     root: Option<OwnedFd>,
+    user_ns: Option<OwnedFd>,
     /// The container, if it runs or waits for `start`: it can be frozen.
     running: Option<State>,
 }
@@ -171,7 +174,7 @@ fn of_container(runtime: &Runtime, state: State, store: Option<&Path>) -> Result
     let store = store_of(runtime, store, lower.first())?;
     let is_running = matches!(state.status(&runtime.root)?, Status::Running | Status::Created | Status::Paused);
     let mut request = Request { id, upper, lower, image, ..Request::default() };
-    let mut root = None;
+    let (mut root, mut user_ns) = (None, None);
     let is_id_mapped = annotation(IDMAP).is_some_and(|value| value == "true");
     let config = match request.upper.is_some() || is_id_mapped {
         true => serde_json::from_str(&state::config(&runtime.root, &request.id)?)
@@ -185,11 +188,12 @@ fn of_container(runtime: &Runtime, state: State, store: Option<&Path>) -> Result
         if is_id_mapped {
             request.ids = Some(IdMaps { uid: id_map(&config, "uidMappings"), gid: id_map(&config, "gidMappings") });
         }
-        let opened = open_root(&state)?;
+        let (opened, namespace) = open_root(&state)?;
         request.root = Some(opened.as_raw_fd());
-        root = Some(opened);
+        request.user_ns = namespace.as_ref().map(AsRawFd::as_raw_fd);
+        (root, user_ns) = (Some(opened), namespace);
     }
-    Ok(Subject { request, store, root, running: is_running.then_some(state) })
+    Ok(Subject { request, store, root, user_ns, running: is_running.then_some(state) })
 }
 
 /// `linux.uidMappings` or `linux.gidMappings`, which create has checked.
@@ -200,15 +204,19 @@ fn id_map(config: &serde_json::Value, name: &str) -> Vec<(u32, u32, u32)> {
     config["linux"][name].as_array().into_iter().flatten().filter_map(line).collect()
 }
 
-/// The root of the container's process: what it wrote is nowhere else.
-fn open_root(state: &State) -> Result<OwnedFd> {
+/// The root of the container's process: what it wrote is nowhere else. With its user namespace, if it is by fuse-overlayfs and this
+/// process may not look into it otherwise.
+fn open_root(state: &State) -> Result<(OwnedFd, Option<OwnedFd>)> {
     let gone = "what it wrote is gone with it: --keep-layer and --upper DIR keep it";
     let target = state.open_process().hint(|| gone)?;
     let path = format!("/proc/{}/root", target.pid());
     let root = open(path.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY).doing(|| format!("open {path}"))?;
+    let is_closed = fstatfs(&root).is_ok_and(|fs| fs.filesystem_type() == FUSE_SUPER_MAGIC) && !is_hosts_root()?;
+    let user_ns = is_closed.then(|| open(format!("/proc/{}/ns/user", target.pid()).as_str(), OFlag::O_RDONLY));
+    let user_ns = user_ns.transpose().doing(|| "open the container's user namespace")?;
     // Not that of a later process with the same number.
     match state.is_alive()? {
-        true => Ok(root),
+        true => Ok((root, user_ns)),
         false => Err(Error::state("container not running").hint(gone)),
     }
 }
@@ -232,13 +240,11 @@ impl Subject {
             image: Some(kept.image),
             ..Request::default()
         };
-        Self { request, store, root: None, running: None }
+        Self { request, store, root: None, user_ns: None, running: None }
     }
 
     fn command(&self, helper: &Path, verb: &str) -> Result<Command> {
-        if let Some(root) = &self.root {
-            inherit(root)?;
-        }
+        self.root.iter().chain(&self.user_ns).try_for_each(inherit)?;
         let mut command = Command::new(helper);
         command.arg("--store").arg(&self.store.root).arg(verb);
         Ok(command)

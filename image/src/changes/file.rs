@@ -65,6 +65,11 @@ impl Meta {
         self.kind() == SFlag::S_IFCHR && self.rdev == 0
     }
 
+    /// It may be a mark of fuse-overlayfs, which has a name of its own: an empty file.
+    pub fn is_mark_of_fuse(&self) -> bool {
+        self.kind() == SFlag::S_IFREG && self.mode & 0o7777 == 0o700 && self.size == 0
+    }
+
     /// Both are the same file that nobody changed in between: a file that overlayfs shows out of a lower layer has that
     /// layer's times until it is copied up, which gives it a ctime of that moment.
     pub fn is_untouched(&self, lower: &Meta) -> bool {

@@ -13,10 +13,12 @@ use std::path::{Path, PathBuf};
 
 use kelson::error::{Context, Error, Result};
 use kelson::image::changes::Request;
+use kelson::sandbox::init::become_root;
 use kelson::sys::mount;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
-use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::{FUSE_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, fstatfs};
 use serde_json::json;
 
 pub use file::{Meta, attributes};
@@ -24,7 +26,8 @@ pub use lower::{Item, Layers};
 pub use owners::Owners;
 pub use walk::{Change, Kind, Side, walk};
 
-/// What [`Request`] gives, opened: descriptors that were inherited are this process's alone from here on.
+/// What [`Request`] gives, opened: descriptors that were inherited are this process's alone from here on. It is the root of the
+/// container's user namespace then, if it was given that.
 pub struct Container {
     layers: Layers,
     side: Side,
@@ -37,7 +40,12 @@ impl Container {
     /// # Errors
     /// A layer is not there; the container's process has another root than it was given.
     pub fn open(request: &Request) -> Result<Self> {
-        let done = request.done.map(inherited_pipe).transpose()?;
+        if let Some(number) = request.user_ns {
+            let namespace = inherited_file(number, false)?;
+            setns(&namespace, CloneFlags::CLONE_NEWUSER).doing(|| "join the container's user namespace")?;
+            become_root()?;
+        }
+        let done = request.done.map(|number| inherited_file(number, true)).transpose()?;
         let side = match (request.root, &request.upper) {
             (Some(root), _) => merged(inherited_directory(root)?, &request.id)?,
             (None, Some(upper)) => Side::Upper(open_directory(upper)?, request.mount_points.clone()),
@@ -63,8 +71,8 @@ impl Container {
 /// It is no overlay, or not the whole of it: a process that may chroot(2) or mount can have gone anywhere.
 fn merged(root: OwnedFd, id: &str) -> Result<Side> {
     let info = mount::stat(root.as_fd()).doing(|| "look at the container's root")?;
-    let is_overlay =
-        fstatfs(&root).doing(|| "look at the container's root")?.filesystem_type() == OVERLAYFS_SUPER_MAGIC;
+    let kind = fstatfs(&root).doing(|| "look at the container's root")?.filesystem_type();
+    let is_overlay = [OVERLAYFS_SUPER_MAGIC, FUSE_SUPER_MAGIC].contains(&kind);
     if !is_overlay || info.is_mount_root == Some(false) {
         return Err(Error::state(format!("the process of container {id:?} has left its root, which is an overlay"))
             .hint("--keep-layer or --upper DIR keeps what a container writes where it can be read anyhow"));
@@ -90,8 +98,9 @@ fn inherited_directory(number: i32) -> Result<OwnedFd> {
     Ok(opened)
 }
 
-fn inherited_pipe(number: i32) -> Result<File> {
-    let opened = File::options().write(true).open(inherited(number));
+/// The same of a file to write to, or to have.
+fn inherited_file(number: i32, writes: bool) -> Result<File> {
+    let opened = File::options().read(!writes).write(writes).open(inherited(number));
     let opened = opened.doing(|| format!("open the inherited descriptor {number}"))?;
     nix::unistd::close(number)?;
     Ok(opened)

@@ -93,6 +93,25 @@ fn an_upper_directory_says_what_changed() {
     );
 }
 
+/// Where fuse-overlayfs may make no devices, and in each directory that hides what is below it.
+#[test]
+fn marks_of_fuse_overlayfs_are_no_files() {
+    let dirs = Dirs::new("fuse");
+    for file in ["0/gone", "0/d/a", "0/d/b", "0/e/gone"] {
+        dirs.write(file, file);
+    }
+    let mark = |path: &str| {
+        dirs.write(path, "");
+        fs::set_permissions(dirs.0.join(path), fs::Permissions::from_mode(0o700)).unwrap();
+    };
+    ["upper/.wh.gone", "upper/.wh.never", "upper/d/.wh..wh..opq", "upper/e/.wh.gone"].into_iter().for_each(mark);
+    dirs.whiteout("upper/d/.wh..opq");
+    dirs.write("upper/d/b", "new");
+    // Not as it makes them.
+    dirs.write("upper/.wh.x", "");
+    assert_eq!(dirs.shown(&[]), "A /.wh.x\nC /d\nD /d/a\nC /d/b\nC /e\nD /e/gone\nD /gone\n");
+}
+
 #[test]
 fn directories_without_a_change_of_their_own_are_not_told() {
     let dirs = Dirs::new("directories");

@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use kelson::error::{Context, Error, Result};
@@ -28,6 +29,9 @@ use super::owners::Owners;
 
 /// How deep directories may be: no layer has more (unpack).
 const MAX_DEPTH: usize = 256;
+/// How fuse-overlayfs marks names that are gone where it may make no devices, and a directory that hides what is below it always.
+const MARK: &[u8] = b".wh.";
+const OPAQUE: &str = ".wh..wh..opq";
 /// How a name is looked at.
 const LOOK: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
@@ -105,6 +109,10 @@ pub fn walk(
 }
 
 impl Walk<'_> {
+    fn is_upper(&self) -> bool {
+        matches!(self.side, Side::Upper(..))
+    }
+
     /// A directory of the container; `lower` is what the image has there, if that is one too, and `is_hidden` says that the
     /// container replaced it.
     fn directory(
@@ -119,12 +127,13 @@ impl Walk<'_> {
             return Err(Error::other(format!("{} is more than {MAX_DEPTH} directories deep", shown(&path))));
         }
         let doing = || format!("look at {} of the container", shown(&path));
-        let is_hidden = is_hidden || matches!(self.side, Side::Upper(..)) && is_opaque(&dir).doing(doing)?;
+        let is_hidden = is_hidden || self.is_upper() && is_opaque(&dir).doing(doing)?;
         let below = match lower {
             Some(item) => self.layers.list(&path, &item.layers)?,
             None => BTreeMap::new(),
         };
-        let seen = self.read(&path, dir.as_fd(), &below)?;
+        let mut seen = self.read(&path, dir.as_fd(), &below)?;
+        let is_hidden = seen.remove(OsStr::new(OPAQUE)).is_some_and(|seen| seen.what == What::Whiteout) || is_hidden;
         let is_changed = match lower {
             Some(item) => {
                 let has_mount_points =
@@ -158,6 +167,10 @@ impl Walk<'_> {
                 continue;
             };
             let meta = self.owners.meta(file.as_fd()).doing(doing)?;
+            if let Some(marked) = marked_by_fuse(&name).filter(|_| self.is_upper() && meta.is_mark_of_fuse()) {
+                all.insert(marked.to_owned(), Seen { meta, what: What::Whiteout });
+                continue;
+            }
             let what = match &self.side {
                 Side::Merged(_, mount) => match mount::stat(file.as_fd()).doing(doing)?.mount_id == *mount {
                     true => What::File,
@@ -175,7 +188,8 @@ impl Walk<'_> {
                     false => What::File,
                 },
             };
-            all.insert(name, Seen { meta, what });
+            // A mark counts more.
+            all.entry(name).or_insert(Seen { meta, what });
         }
         Ok(all)
     }
@@ -270,6 +284,15 @@ impl Walk<'_> {
             (self.tell)(&Change { kind: level.kind, path: &level.path, file: Some(level.dir.as_fd()) })?;
         }
         Ok(())
+    }
+}
+
+/// What a file that fuse-overlayfs made as a mark is about: the name that is gone, or [`OPAQUE`].
+fn marked_by_fuse(name: &OsStr) -> Option<&OsStr> {
+    match name.as_bytes().strip_prefix(MARK)? {
+        [] => None,
+        _ if name == OPAQUE => Some(name),
+        gone => Some(OsStr::from_bytes(gone)),
     }
 }
 

@@ -55,7 +55,7 @@ pub fn perform(invocation: &Invocation) -> Result<()> {
         Command::Commit(request, commit) => {
             let container = Container::open(request)?;
             let store = locate(options)?;
-            let ownership = ids::enter_as_root(&store, kind(options))?;
+            let ownership = ids::enter_of_container(&store, kind(options), request.user_ns.is_some())?;
             let writer = Writer::open(store, ownership)?;
             let image = commit::commit(&writer, container, request, commit, &options.limits)?;
             print(&format!("{}\n", image.config))
@@ -92,7 +92,7 @@ fn print(text: &str) -> Result<()> {
 fn diff(options: &Options, request: &Request) -> Result<()> {
     let container = Container::open(request)?;
     // Files of which the caller is not the owner, or that are closed to their owner, are read as the container's root.
-    ids::enter_as_root(&locate(options)?, kind(options))?;
+    ids::enter_of_container(&locate(options)?, kind(options), request.user_ns.is_some())?;
     let mut out = std::io::stdout().lock();
     let text = changes::show(container, options.json)?;
     out.write_all(&text).and_then(|()| out.flush()).doing(|| "write to standard output")

@@ -77,6 +77,21 @@ pub fn enter_as_root(store: &Store, kind: Kind) -> Result<Ownership> {
     Ok(ownership)
 }
 
+/// [`enter_as_root`], unless this process has entered the container's own user namespace.
+///
+/// # Errors
+/// As [`enter`]; the container has other ids than the store's files.
+pub fn enter_of_container(store: &Store, kind: Kind, has_entered: bool) -> Result<Ownership> {
+    if !has_entered {
+        return enter_as_root(store, kind);
+    }
+    let known = store.ownership()?.ok_or_else(|| Error::other("the store is of nobody yet"))?;
+    match (&known.uid, &known.gid) == (&current("uid_map")?, &current("gid_map")?) {
+        true => Ok(known),
+        false => Err(another(store)),
+    }
+}
+
 fn another(store: &Store) -> Error {
     Error::other(format!("the store {} was made with other user ids than this caller has", store.root.display()))
 }
