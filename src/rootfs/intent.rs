@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
+use nix::sys::statfs::{
+    FUSE_SUPER_MAGIC, FsType, MSDOS_SUPER_MAGIC, NFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, SMB_SUPER_MAGIC, statfs,
+};
 use nix::unistd::Uid;
 
 use super::cgroup::{self, CgroupView};
@@ -13,12 +16,13 @@ use super::making::{self, Making};
 use super::path::{self, Links};
 use super::protect::READ_ONLY;
 use super::tree::{self, Change, NewFs};
-use super::{base_propagation, root_change};
+use super::{base_propagation, is_hosts_root, root_change};
 use crate::error::Result;
 use crate::plan::{
     DeviceKind, FlagChange, Mount, MountKind, Plan, Propagation, PropagationKind, attribute_options,
     propagation_option, superblock_options,
 };
+use crate::sys::fd::read_short;
 use crate::sys::mount::{self, Calls};
 
 /// A mount that would be made, or changed.
@@ -75,6 +79,19 @@ pub fn root(plan: &Plan, kernel: Calls) -> Vec<Intended> {
             data.extend(["upperdir=upper".into(), "workdir=work".into()]);
         }
     }
+    if let Some(why) = by_fuse(plan) {
+        let change = root_change(plan);
+        let options = ["default_permissions", "allow_other"].map(String::from).into_iter();
+        mounts.push(Intended {
+            options: options.chain(data).chain(options_of_change(change)).collect(),
+            calls: [changes(change, kernel), vec!["move_mount"]].concat(),
+            calls_before: vec!["fsopen", "fsconfig", "fsmount"],
+            property: Some("annotations".into()),
+            note: Some(format!("served by a process outside of the container: {why}")),
+            ..new("/", "fuse.fuse-overlayfs", "fuse-overlayfs".into())
+        });
+        return mounts;
+    }
     // The maker in a user namespace of its own has no trusted.* attributes (overlay.rs).
     let is_made_before = has_user_ns && Uid::effective().is_root();
     if has_user_ns && !is_made_before {
@@ -96,6 +113,37 @@ pub fn root(plan: &Plan, kernel: Calls) -> Vec<Intended> {
     });
     mounts
 }
+
+/// Why fuse-overlayfs makes the overlay, as far as that can be known without asking the kernel for one; `None` where it does not.
+pub fn by_fuse(plan: &Plan) -> Option<String> {
+    let overlay = plan.root.overlay.as_ref()?;
+    if overlay.is_by_fuse {
+        return Some("the annotation asks for it".into());
+    }
+    if let Some((upper, _)) = &overlay.upper
+        && let Ok(found) = statfs(upper.as_path())
+        && let Some((_, name)) = NO_UPPER.iter().find(|(kind, _)| *kind == found.filesystem_type())
+    {
+        return Some(format!("the kernel's overlay writes to no {name}"));
+    }
+    if !plan.namespaces.user.is_own() || is_hosts_root().ok()? {
+        return None;
+    }
+    let release = read_short("/proc/sys/kernel/osrelease").ok()?;
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    let version = (numbers.next()?, numbers.next()?);
+    (version < (5, 11)).then(|| format!("Linux {} has no overlay in a user namespace", release.trim_end()))
+}
+
+/// File systems that cannot be an upper layer (ovl_mount_dir_check in fs/overlayfs): names of theirs may change or differ
+/// without the kernel's doing.
+const NO_UPPER: [(FsType, &str); 5] = [
+    (OVERLAYFS_SUPER_MAGIC, "overlay"),
+    (FUSE_SUPER_MAGIC, "file system of type fuse"),
+    (MSDOS_SUPER_MAGIC, "vfat"),
+    (NFS_SUPER_MAGIC, "NFS"),
+    (SMB_SUPER_MAGIC, "SMB"),
+];
 
 /// `mounts`, in order.
 pub fn mounts(plan: &Plan, view: &CgroupView, kernel: Calls) -> Result<Vec<Intended>> {

@@ -9,6 +9,7 @@ use super::{Told, command};
 use crate::cgroup::intent::Devices;
 use crate::error::{Error, Result};
 use crate::image::ids;
+use crate::lifecycle::fuse;
 use crate::plan::{IdMapping, Mount, MountKind, Plan, Process, is_real_time};
 use crate::rootfs::intent;
 use crate::sandbox::parent::NEEDS_USER_NAMESPACE;
@@ -37,6 +38,7 @@ pub fn of(told: &Told<'_>) -> Result<Vec<Lack>> {
             id_map(file, map, property, &mut lacks);
         }
     }
+    lacks.extend(fuse(plan));
     plan.mounts.iter().for_each(|one| mount(told, one, &mut lacks));
     for node in intent::devices(plan, told.kernel) {
         let sources = intent::device_sources(&node);
@@ -130,6 +132,17 @@ fn cgroups(told: &Told<'_>, lacks: &mut Vec<Lack>) {
         }
         _ => {}
     }
+}
+
+/// What an overlay that fuse-overlayfs makes takes.
+fn fuse(plan: &Plan) -> Option<Lack> {
+    let why = intent::by_fuse(plan)?;
+    if fuse::program().is_none() {
+        let cause = format!("{why}, and fuse-overlayfs is not in PATH");
+        return Some(fails("root.path", cause).hint(fuse::INSTALL));
+    }
+    let refused = access("/dev/fuse", AccessFlags::R_OK | AccessFlags::W_OK).err()?;
+    Some(fails("root.path", format!("{why}, and /dev/fuse cannot be opened: {}", refused.desc().to_ascii_lowercase())))
 }
 
 /// Whether the kernel asks for more privilege than a user has to write `map` (user_namespaces(7)): more than the user's own id.
