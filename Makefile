@@ -195,7 +195,8 @@ deps-image:
 .PHONY: deps-runtime
 deps-runtime:
 	@scripts/need ip=iproute2 newuidmap=uidmap ps=procps setpriv=util-linux nsenter=util-linux \
-		busybox=busybox-static pasta=passt containernetworking-plugins netavark iptables
+		busybox=busybox-static pasta=passt containernetworking-plugins netavark iptables \
+		fuse-overlayfs=fuse-overlayfs
 
 # What the tour walks with.
 .PHONY: deps-tour

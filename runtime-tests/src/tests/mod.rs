@@ -15,6 +15,7 @@ pub mod diff;
 pub mod events;
 pub mod exec_errors;
 pub mod explain;
+pub mod fuse;
 pub mod hooks;
 pub mod image;
 pub mod kept;
@@ -67,6 +68,7 @@ pub const GROUPS: &[Group] = &[
     Group { name: "chaos", tests: chaos_limits::TESTS },
     Group { name: "chaos", tests: chaos_images::TESTS },
     Group { name: "overlay", tests: overlay::TESTS },
+    Group { name: "fuse", tests: fuse::TESTS },
     Group { name: "rootless", tests: rootless::TESTS },
     Group { name: "image", tests: image::TESTS },
     Group { name: "userns", tests: userns::TESTS },

@@ -41,7 +41,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "list_shows_its_own", run: list },
 ];
 
-const USER: u32 = 61_000;
+pub(super) const USER: u32 = 61_000;
 pub(super) const RANGE: u32 = 3_000_000;
 
 /// A bundle that belongs to an ordinary user, with this user's only id as root of the container.
