@@ -25,9 +25,9 @@ trap 'kill $systemd 2>/dev/null' EXIT
 
 # Emulation is slow: deadlines are stretched; chaos, which takes long everywhere, is left out, and so is what the kind of cgroup does
 # not touch (image:: runs in the machine with systemd). The kernel does not find modules by itself there.
-part v2 machine v2 --minimal --timeout 1500 -- sh -c 'modprobe veth && modprobe loop max_loop=8 && exec "$@"' sh \
+part v2 machine v2 --minimal --timeout 1500 -- sh -c 'modprobe -a veth bfq && modprobe loop max_loop=8 && exec "$@"' sh \
 	"$tests" --runtime "$runtime" --slow 10 --quiet --skip chaos:: --skip image:: --skip network:: --skip diff:: --skip commit:: --skip kept:: \
-	--skip fuse::
+	--skip userns:: --skip volumes:: --skip fuse::
 # What one processor cannot show, and what needs swap: a compressed block device in memory.
 part two-cpus-and-swap machine two-cpus-and-swap --minimal --cpus 2 --timeout 240 -- sh -c 'modprobe zram &&
 	echo 512M >/sys/block/zram0/disksize && mkswap /dev/zram0 && swapon /dev/zram0 && exec "$@"' sh \

@@ -23,6 +23,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "parent_that_was_there_stays", run: parent_stays },
     Test { name: "parent_shared_by_two_goes_with_the_last", run: parent_shared },
     Test { name: "removed_with_children_inside", run: removed_with_children },
+    Test { name: "busy_one_is_named_with_what_is_in_it", run: busy },
     Test { name: "nested_deeper_than_a_path_is_killed_and_removed", run: nested_deep },
     Test { name: "not_empty_is_refused_or_shared", run: not_empty },
     Test { name: "path_of_a_stopped_container_is_not_shared", run: same_path_twice },
@@ -54,6 +55,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "pids_limit_unlimited", run: pids_limit_unlimited },
     Test { name: "pids_limit_zero_is_a_limit", run: pids_limit_zero },
     Test { name: "block_io_weight", run: block_io_weight },
+    Test { name: "block_io_weight_of_a_device", run: block_io_weight_device },
     Test { name: "block_io_throttle", run: block_io_throttle },
     Test { name: "block_io_throttle_of_every_kind", run: block_io_throttle_all },
     Test { name: "hugepage_limit", run: hugepage_limit },
@@ -327,6 +329,26 @@ impl Drop for Nested {
 }
 
 /// A container that may make cgroups does not hide there: its processes are found, and it can be deleted.
+/// By a process of somebody else's, which is not the container's to end.
+fn busy(ctx: &Context) -> Outcome {
+    ctx.need_kelson("naming the processes that are left")?;
+    let mut bundle = ctx.bundle()?;
+    let container = bundle.guest(&["sleep"]).start()?;
+    container.kill("KILL")?.ok()?;
+    container.wait_status("stopped")?;
+    let path = container.cgroup("freezer");
+    let foreign = ctx.guest_command().arg("sleep").spawn()?;
+    fs::write(path.join("cgroup.procs"), foreign.pid().to_string())?;
+    let words = [&*path.to_string_lossy(), &format!("process {} in it", foreign.pid())];
+    let judged = container.delete().and_then(|run| run.fails_saying(&words));
+    foreign.signal(libc::SIGKILL)?;
+    foreign.wait()?;
+    judged?;
+    container.delete()?.ok()?;
+    check!(!path.exists(), "the cgroup is left");
+    Ok(())
+}
+
 fn nested_deep(ctx: &Context) -> Outcome {
     ctx.need_controller("freezer")?;
     for verb in ["kill", "delete"] {
@@ -686,6 +708,7 @@ fn pids_limit_zero(ctx: &Context) -> Outcome {
     limit(ctx, json!({"pids": {"limit": 0}}), Expected { v1: ("pids", "pids.max", "0"), v2: ("pids", "pids.max", "0") })
 }
 
+/// Where the scheduler bfq is loaded its weight counts.
 fn block_io_weight(ctx: &Context) -> Outcome {
     if !ctx.is_v2() {
         // The hierarchy's root has none.
@@ -697,11 +720,32 @@ fn block_io_weight(ctx: &Context) -> Outcome {
             skip!("this kernel has no blkio weight");
         }
     }
-    limit(
+    let v2 = if has_bfq(ctx) { ("io", "io.bfq.weight", "default 500") } else { ("io", "io.weight", "default 4950") };
+    limit(ctx, json!({"blockIO": {"weight": 500}}), Expected { v1: ("blkio", "blkio.bfq.weight", "500"), v2 })
+}
+
+/// Of cgroup v2, whose root has no such file.
+fn has_bfq(ctx: &Context) -> bool {
+    ctx.is_v2() && ctx.cgroups.has("io") && Path::new("/sys/module/bfq").exists()
+}
+
+fn block_io_weight_device(ctx: &Context) -> Outcome {
+    ctx.need_v2()?;
+    ctx.need_controller("io")?;
+    let scheduler = Path::new("/sys/block/loop7/queue/scheduler");
+    if !has_bfq(ctx) || !scheduler.exists() {
+        skip!("this kernel has no bfq, or no /dev/loop7");
+    }
+    let before = fs::read_to_string(scheduler)?;
+    let before = before.split(['[', ']']).nth(1).unwrap_or("none");
+    fs::write(scheduler, "bfq")?;
+    let judged = limit(
         ctx,
-        json!({"blockIO": {"weight": 500}}),
-        Expected { v1: ("blkio", "blkio.bfq.weight", "500"), v2: ("io", "io.weight", "default 4950") },
-    )
+        json!({"blockIO": {"weight": 200, "weightDevice": [{"major": 7, "minor": 7, "weight": 300}]}}),
+        Expected { v1: ("blkio", "", ""), v2: ("io", "io.bfq.weight", "default 200\n7:7 300") },
+    );
+    fs::write(scheduler, before)?;
+    judged
 }
 
 fn block_io_throttle(ctx: &Context) -> Outcome {

@@ -220,13 +220,17 @@ fn traced(container: &Container<'_>, target: &Target, case: Option<Case>) -> Out
     let ctx = container.context;
     let record = ctx.next_io().with_extension("calls");
     let also = if target.with_container { container.pid()? } else { 0 };
+    let words = (target.words)(container);
+    // Only what makes a container is told.
+    let is_systemd = ctx.has_systemd() && ["create", "run"].contains(&words[0].as_str());
     let run = ctx
         .command(&std::env::current_exe()?.to_string_lossy())
         .args(["--trace", &Settings { also, at: case }.to_json(&record), "--"])
         .arg(&ctx.runtime)
         .arg("--root")
         .arg(&ctx.root)
-        .args((target.words)(container))
+        .args(is_systemd.then_some("--systemd-cgroup"))
+        .args(words)
         .run()?;
     Ok((run, tracer::calls(&record).unwrap_or_default()))
 }

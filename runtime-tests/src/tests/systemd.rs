@@ -46,6 +46,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "ten_times_of_a_user_leave_nothing", run: |ctx| many_times(ctx, USER, 10) },
     Test { name: "user_has_a_scope_of_its_own_systemd", run: of_user },
     Test { name: "user_is_told_why_it_ended", run: told_to_user },
+    Test { name: "user_is_told_who_must_delegate_a_controller", run: not_delegated },
     Test { name: "user_without_a_session_is_told_what_to_do", run: without_session },
 ];
 
@@ -686,6 +687,17 @@ fn told_to_user(ctx: &Context) -> Outcome {
 fn holds(pid: i32, name: &str) -> bool {
     let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     entries.filter_map(|entry| std::fs::read_link(entry.path()).ok()).any(|path| path.ends_with(name))
+}
+
+/// Debian gives users the controllers cpu, memory and pids.
+fn not_delegated(ctx: &Context) -> Outcome {
+    ctx.need_kelson("naming who must delegate")?;
+    let mut bundle = for_user(ctx, &["sleep"])?;
+    let own = format!("/sys/fs/cgroup/user.slice/user-{USER}.slice/user@{USER}.service");
+    let has = std::fs::read_to_string(Path::new(&own).join("cgroup.controllers"))?;
+    check!(!has.split_ascii_whitespace().any(|name| name == "cpuset"), "the user has cpuset: {has}");
+    bundle.set("/linux/resources/cpu", json!({"cpus": "0"}));
+    bundle.refused(&["linux.resources.cpu.cpus", "enable cpuset in", "must delegate cpuset (with systemd: Delegate=)"])
 }
 
 fn without_session(ctx: &Context) -> Outcome {
