@@ -1,6 +1,7 @@
 //! On the kernel, in whatever hierarchies this host has: as root, else skipped.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -288,8 +289,14 @@ fn a_cgroup_in_use_or_frozen_is_refused_and_left_alone() {
         let error = create(located(&path, &resources), &resources, None, |_| Ok(())).unwrap_err();
         assert!(error.to_string().contains("is frozen"), "{error}");
     }
-    // Empty and thawed it may be used again, and is not removed by the second user.
+    // Empty and thawed it is still that of a container, whose deletion would be the end of another in it.
     first.thaw().unwrap();
+    let error = create(located(&path, &resources), &resources, None, |_| Ok(())).unwrap_err();
+    assert!(error.to_string().contains("another --root"), "{error}");
+    // One that no Kelson made for a container may be used, and is not removed by who uses it.
+    for place in first.places.values() {
+        fs::set_permissions(&place.path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
     let second = created(&path, &resources).keep();
     second.remove().unwrap();
     assert!(first.places.values().all(|place| place.path.exists()));
