@@ -167,8 +167,8 @@ mod tests {
         let limit = Some("/pod/web");
         let in_dump = Kill { limit_and_usage: Some((1 << 20, 1020 << 10)), ..kill(limit, 9, "sh") };
         let of_first = Kill { is_of_first: true, ..in_dump.clone() };
-        assert_eq!(log(&[sizes, tasks[0], tasks[1], with_first, WEB]), [of_first.clone()]);
-        assert_eq!(log(&[sizes, tasks[0], tasks[1], without, WEB]), [in_dump.clone()]);
+        assert_eq!(log(&[sizes, tasks[0], tasks[1], with_first, WEB]), std::slice::from_ref(&of_first));
+        assert_eq!(log(&[sizes, tasks[0], tasks[1], without, WEB]), std::slice::from_ref(&in_dump));
         // One that was left without a line at its end; one without a dump.
         assert_eq!(log(&[tasks[0], with_first, sizes, tasks[0], without, WEB]), [in_dump]);
         assert_eq!(log(&[sizes, tasks[0], with_first, WEB, WEB]), [of_first, kill(limit, 9, "sh")]);
