@@ -456,6 +456,8 @@ fn ends(ctx: &Context) -> Outcome {
     check!(server(&container.id).is_some(), "no process serves the overlay");
     sys::kill(container.pid()?, libc::SIGKILL)?;
     gone(ctx, &container.id)?;
+    // The mount goes before the process has ended.
+    container.wait_status("stopped")?;
     container.delete()?.ok()?;
     let container = bundle.create()?;
     check!(server(&container.id).is_some(), "no process serves the overlay");
