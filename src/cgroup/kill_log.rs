@@ -34,11 +34,11 @@ pub struct Kill {
     pub is_of_first: bool,
 }
 
-/// The kills in `cgroup`, a path below the mount point, and below it; oldest first. `first` is the container's first process. For
-/// root alone, as a rule.
-pub fn kills(cgroup: &str, first: i32) -> Vec<Kill> {
-    let messages = kernel_log::messages(&[USAGE, TASKS, TASK, CHOSEN, KILLED]).unwrap_or_default();
-    read(&messages, cgroup, first)
+/// The kills in `cgroup`, a path below the mount point, and below it; oldest first. `first` is the container's first process.
+/// `None` if the log cannot be read: it is for root alone, as a rule.
+pub fn kills(cgroup: &str, first: i32) -> Option<Vec<Kill>> {
+    let messages = kernel_log::messages(&[USAGE, TASKS, TASK, CHOSEN, KILLED]).ok()?;
+    Some(read(&messages, cgroup, first))
 }
 
 fn read(messages: &[String], cgroup: &str, first: i32) -> Vec<Kill> {

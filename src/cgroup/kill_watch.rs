@@ -40,6 +40,8 @@ struct Files {
     /// `None` before Linux 5.19.
     peak: Option<File>,
     sizes: Sizes,
+    /// memory.events of the cgroup above, which stays and counts all below it, and its kills before this container's.
+    above: Option<(File, u64)>,
 }
 
 impl Record {
@@ -80,7 +82,10 @@ impl KillWatch<'_> {
                     self.counted = counted.or(self.counted.take());
                     true
                 }
-                None => false,
+                None => {
+                    self.counted = self.counted.take().or_else(|| files.count_above());
+                    false
+                }
             },
         };
         if !is_there {
@@ -100,7 +105,9 @@ impl Files {
         let file = |name| open(&cgroup.join(name), OFlag::O_RDONLY).ok().map(File::from);
         let [local, limit, peak] = ["memory.events.local", "memory.max", "memory.peak"].map(file);
         let sizes = Sizes::new(limit.as_ref().and_then(|file| read(file, "")), None);
-        Some(Self { events: file("memory.events")?, local, limit, peak, sizes })
+        let above = cgroup.parent().and_then(|above| open(&above.join("memory.events"), OFlag::O_RDONLY).ok());
+        let above = above.map(File::from).and_then(|file| read(&file, "oom_kill").map(|kills| (file, kills)));
+        Some(Self { events: file("memory.events")?, local, limit, peak, sizes, above })
     }
 
     /// What is counted now, if anything was killed; `None` if the cgroup is gone. Reading also arms the next notification.
@@ -118,7 +125,16 @@ impl Files {
         if own.is_some() {
             self.sizes = Sizes::new(limit, peak);
         }
-        Some(Some(Counted { kills, own, all, sizes: self.sizes }))
+        Some(Some(Counted { kills, own, all, sizes: self.sizes, is_own: true }))
+    }
+
+    /// What the cgroup above has counted since the first look: systemd was faster. Without a limit of its own the container is
+    /// as likely none of it.
+    fn count_above(&self) -> Option<Counted> {
+        let (file, before) = self.above.as_ref()?;
+        self.sizes.limit?;
+        let kills = read(file, "oom_kill")?.saturating_sub(*before);
+        (kills > 0).then_some(Counted { kills, own: None, all: 1, sizes: self.sizes, is_own: false })
     }
 }
 

@@ -68,12 +68,21 @@ pub struct Counted {
     /// The same with the limits below; on v1 like `own`.
     pub(super) all: u64,
     pub(super) sizes: Sizes,
+    /// They are of this container's cgroup; else those of one beside it may be among them.
+    pub(super) is_own: bool,
+}
+
+impl Counted {
+    /// Nobody else's kills are among them.
+    pub fn is_own(&self) -> bool {
+        self.is_own
+    }
 }
 
 /// A cgroup's limit, unless it has none, and the most that it used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sizes {
-    limit: Option<u64>,
+    pub(super) limit: Option<u64>,
     peak: Option<u64>,
 }
 
@@ -193,7 +202,8 @@ impl Memory<'_> {
         format!("/{}", path.strip_prefix(self.mount_point).unwrap_or(path).display())
     }
 
-    fn logged_kills(&self, first: i32) -> Vec<Kill> {
+    /// `None` if the log cannot be read.
+    fn logged_kills(&self, first: i32) -> Option<Vec<Kill>> {
         kill_log::kills(&self.below_mount(self.path), first)
     }
 
@@ -206,7 +216,7 @@ impl Memory<'_> {
             Version::V1 => own,
         };
         let sizes = self.sizes(self.path);
-        self.kills().map(|kills| Counted { kills, own: Some(own), all, sizes })
+        self.kills().map(|kills| Counted { kills, own: Some(own), all, sizes, is_own: true })
     }
 
     /// Kills in the nearest cgroup above that is there and in all below it: no fewer than in the container's; `None` where that
@@ -237,10 +247,11 @@ impl Memory<'_> {
 
     /// Of a cgroup that is gone what the kernel logged is all that is left.
     fn out_of_log(&self, first: i32) -> Option<OutOfMemory> {
-        let kills: Vec<Kill> = self.logged_kills(first).into_iter().filter(|kill| kill.is_of_first).collect();
+        let kills: Vec<Kill> = self.logged_kills(first)?.into_iter().filter(|kill| kill.is_of_first).collect();
         let count = kills.len() as u64;
         let kill = choose(kills, count, first)?;
-        let counted = Counted { kills: count, own: Some(0), all: 0, sizes: Sizes::logged(&kill) };
+        let sizes = Sizes::logged(&kill);
+        let counted = Counted { kills: count, own: Some(0), all: 0, sizes, is_own: true };
         Some(self.out_of_memory(&counted, Some(kill), first))
     }
 
@@ -297,8 +308,13 @@ impl Record {
     pub fn out_of_memory(&self, first: i32, counted: Option<Counted>) -> Option<OutOfMemory> {
         let memory = self.memory_place()?;
         match counted.or_else(|| self.count_kills()) {
+            // What is logged is this container's alone.
+            Some(counted) if !counted.is_own => match memory.logged_kills(first) {
+                Some(_) => memory.out_of_log(first),
+                None => Some(memory.out_of_memory(&counted, None, first)),
+            },
             Some(counted) => {
-                let kill = choose(memory.logged_kills(first), counted.kills, first);
+                let kill = choose(memory.logged_kills(first).unwrap_or_default(), counted.kills, first);
                 Some(memory.out_of_memory(&counted, kill, first))
             }
             None if self.memory().is_some() || (self.unit.is_none() && memory.path.exists()) => None,
@@ -358,6 +374,22 @@ mod tests {
     fn the_nearest_cgroup_above_is_named() {
         let counters = counters(Version::V2, 0, 0, &[("/a/b/c", 0), ("/a/b", 1), ("/a", 9)]);
         assert_eq!(judge(&counters, None), (LimitOf::Above, Some("/a/b".into()), false));
+    }
+
+    #[test]
+    fn what_was_not_read_any_more_is_not_certain() {
+        let (path, mount_point) = (Path::new("/nowhere/pod/web"), Path::new("/nowhere"));
+        let memory = Memory { path, mount_point, version: Version::V2 };
+        for (own, all, expected) in [
+            (Some(1), 1, (LimitOf::Container, true)),
+            (None, 1, (LimitOf::Container, false)),
+            (Some(0), 1, (LimitOf::Below, true)),
+            (None, 0, (LimitOf::Host, false)),
+        ] {
+            let counted = Counted { kills: 1, own, all, sizes: Sizes::default(), is_own: true };
+            let found = memory.out_of_memory(&counted, None, 7);
+            assert_eq!((found.limit_of, found.is_certain), expected, "{own:?} {all}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! first, because nothing of Kelson stays: a foreground run, wait, state and delete.
 
 use nix::errno::Errno;
-use nix::libc::SIGSYS;
+use nix::libc::{SIGKILL, SIGSYS};
 use nix::unistd::Pid;
 use serde::Serialize;
 
@@ -119,6 +119,8 @@ fn look(runtime: &Runtime, state: &State) -> Result<Ended> {
 
 /// Adds why it ended.
 fn explain(runtime: &Runtime, state: &State, mut ended: Ended, counted: Option<Counted>) -> Ended {
+    // Kills that may be of a container beside it explain a SIGKILL and nothing else.
+    let counted = counted.filter(|counted| counted.is_own() || ended.exit == Some(Exit::Signal(SIGKILL)));
     ended.memory = state.cgroup.out_of_memory(state.pid, counted);
     if ended.exit == Some(Exit::Signal(SIGSYS)) {
         ended.seccomp = forbidden(runtime, state);
