@@ -215,6 +215,8 @@ fn pid_reused(ctx: &Context) -> Outcome {
     let mut bundle = sleeper(ctx)?;
     let container = bundle.start()?;
     let pid = container.pid()?;
+    let start = start_ticks(pid)?;
+    eventually(ctx.patience, "a tick after the start", || (ticks_since_boot()? > start).then_some(()))?;
     kill(Pid::from_raw(pid), Signal::SIGKILL)?;
     container.wait_exit(pid)?;
     // Held, so that nobody reaps it but the end of this test.
@@ -239,6 +241,18 @@ fn pid_reused(ctx: &Context) -> Outcome {
     nix::sys::wait::waitpid(Pid::from_raw(pid), None)?;
     children::lock().release(pid);
     result
+}
+
+/// When a process began, in hundredths of a second since boot (proc_pid_stat(5)): two that begin within one are not told apart.
+fn start_ticks(pid: i32) -> Outcome<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields);
+    Ok(fields.split_ascii_whitespace().nth(19).unwrap_or_default().parse()?)
+}
+
+fn ticks_since_boot() -> Option<u64> {
+    let text = fs::read_to_string("/proc/uptime").ok()?;
+    text.split(' ').next()?.replace('.', "").parse().ok()
 }
 
 fn status_creating(ctx: &Context) -> Outcome {
