@@ -434,12 +434,13 @@ fn removed(ctx: &Context) -> Outcome {
     // Its output ends with the run: nobody holds it.
     image.command(&id, &["-d", "--rm"], &[GUEST, "signals"]).run()?.ok()?;
     let waits = remover(ctx, &id)?;
-    let files: Vec<String> = fs::read_dir(format!("/proc/{waits}/fd"))?
-        .flatten()
-        .filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned()))
-        .collect();
+    let files = || -> Vec<String> {
+        let entries = fs::read_dir(format!("/proc/{waits}/fd")).into_iter().flatten().flatten();
+        entries.filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned())).collect()
+    };
+    // The run does not wait until it has let go of what it was given.
+    let files = eventually(ctx.patience, "four descriptors", || Some(files()).filter(|files| files.len() == 4))?;
     check_eq!(files.iter().filter(|file| *file == "/dev/null").count(), 3, "standard streams: {files:?}");
-    check_eq!(files.len(), 4, "descriptors: {files:?}");
     check_eq!(fs::read_link(format!("/proc/{waits}/cwd"))?, Path::new("/"), "its directory");
     ctx.runtime().args(["kill", &id, "KILL"]).run()?.ok()?;
     eventually(ctx.patience, "the container is deleted and nobody waits", || {
