@@ -2,21 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use super::diff::{CHANGED, CHANGES, as_user, image, start_as_user};
+use super::overlay::{FsConfig, run_answered};
 use super::rootless::{USER, rootless};
 use crate::harness::bundle::{GUEST, capability_bits, give};
 use crate::harness::{Bundle, Context, Outcome, Run, Test, eventually, json};
 use crate::{check, check_eq, skip, sys};
-use std::os::fd::AsFd;
 
 pub const TESTS: &[Test] = &[
     Test { name: "annotation_asks_for_it", run: annotation },
@@ -207,55 +205,15 @@ fn hundred_layers(ctx: &Context) -> Outcome {
 
 /// Runs the bundle where the kernel answers who makes an overlay of layers with `errno`.
 fn run_refused(errno: i32, run: impl FnOnce() -> Outcome<Run> + Send) -> Outcome<Run> {
-    let (send, receive) = std::sync::mpsc::channel();
-    std::thread::scope(|scope| {
-        // Its filter ends with it, and with what it has started.
-        let running = scope.spawn(|| {
-            send.send(sys::report_calls(libc::SYS_fsconfig)?).map_err(|e| e.to_string())?;
-            run()
-        });
-        let refused = match receive.recv() {
-            Ok(listener) => refuse(errno, &listener)?,
-            Err(_) => 0,
-        };
-        let run = running.join().map_err(|_| "the thread panicked")??;
-        check!(refused > 0, "no overlay was asked for\n  {}", run.told());
-        Ok(run)
-    })
-}
-
-/// Answers until nobody is left who could ask; how often an overlay was refused.
-fn refuse(errno: i32, listener: &OwnedFd) -> Outcome<usize> {
-    const CREATE: u64 = 6;
-    let (mut refused, mut overlays) = (0, BTreeSet::new());
-    loop {
-        let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::NONE)?;
-        if !fds[0].revents().is_some_and(|seen| seen.contains(PollFlags::POLLIN)) {
-            return Ok(refused);
-        }
-        // Who asked may have been killed meanwhile (ENOENT), here and below.
-        let Ok(call) = sys::receive_notification(listener.as_fd()) else { continue };
-        let [context, command, key, ..] = call.args;
-        if key != 0 && text_of(call.pid, key).is_ok_and(|key| key == "lowerdir+") {
-            overlays.insert((call.pid, context));
+    let mut overlays = BTreeSet::new();
+    let answer = |call: &FsConfig| {
+        if call.is_layer {
+            overlays.insert(call.context);
         }
         // The next one may have the same number.
-        if command == CREATE && overlays.remove(&(call.pid, context)) {
-            refused += 1;
-            let _ = sys::answer_notification(listener.as_fd(), call.id, 0, errno);
-        } else {
-            let _ = sys::let_through(listener.as_fd(), call.id);
-        }
-    }
-}
-
-/// The text at an address of a process.
-fn text_of(pid: u32, address: u64) -> std::io::Result<String> {
-    let mut bytes = [0; 64];
-    let length = fs::File::open(format!("/proc/{pid}/mem"))?.read_at(&mut bytes, address)?;
-    let text = bytes[..length].split(|b| *b == 0).next().unwrap_or_default();
-    Ok(String::from_utf8_lossy(text).into_owned())
+        (call.command == FsConfig::CREATE && overlays.remove(&call.context)).then_some(errno)
+    };
+    run_answered(answer, run)
 }
 
 fn kernel_without(ctx: &Context) -> Outcome {

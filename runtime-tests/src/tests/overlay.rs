@@ -284,15 +284,54 @@ fn layers_on(ctx: &Context, kernel: Kernel, in_one_string: bool) -> Outcome {
 
 /// Runs the bundle; what is asked of fsconfig(2) is answered as such a kernel does.
 fn run_on(kernel: Kernel, bundle: &mut Bundle) -> Outcome<Run> {
+    const SET_STRING: u64 = 1;
+    const SET_FD: u64 = 5;
+    // File systems that were given an option which is not known to them.
+    let mut spoilt = vec![];
+    let answer = |call: &FsConfig| match (kernel, call.command) {
+        (_, SET_FD) => Some(libc::EINVAL),
+        (Kernel::Linux65, SET_STRING) if call.is_layer => Some(libc::EINVAL),
+        (Kernel::Before65, SET_STRING) if call.is_layer => {
+            spoilt.push(call.context);
+            Some(0)
+        }
+        (_, FsConfig::CREATE) if spoilt.contains(&call.context) => {
+            // The next one may have the same number.
+            spoilt.retain(|one| *one != call.context);
+            Some(libc::EINVAL)
+        }
+        _ => None,
+    };
+    run_answered(answer, || bundle.run())
+}
+
+/// A call of fsconfig(2).
+pub(super) struct FsConfig {
+    /// Process and descriptor.
+    pub context: (u32, u64),
+    pub command: u64,
+    /// It gives an overlay a lower layer.
+    pub is_layer: bool,
+}
+
+impl FsConfig {
+    pub const CREATE: u64 = 6;
+}
+
+/// Runs something whose calls of fsconfig(2) `answer` answers: with an error number, with success (0), or as the kernel does.
+pub(super) fn run_answered(
+    answer: impl FnMut(&FsConfig) -> Option<i32>,
+    run: impl FnOnce() -> Outcome<Run> + Send,
+) -> Outcome<Run> {
     let (send, receive) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
         // Its filter ends with it, and with what it has started.
         let running = scope.spawn(|| {
             send.send(sys::report_calls(libc::SYS_fsconfig)?).map_err(|e| e.to_string())?;
-            bundle.run()
+            run()
         });
         let refused = match receive.recv() {
-            Ok(listener) => answer(kernel, &listener)?,
+            Ok(listener) => answer_all(answer, &listener)?,
             Err(_) => 0,
         };
         let run = running.join().map_err(|_| "the thread panicked")??;
@@ -301,14 +340,9 @@ fn run_on(kernel: Kernel, bundle: &mut Bundle) -> Outcome<Run> {
     })
 }
 
-/// Answers until nobody is left who could ask; how often with EINVAL.
-fn answer(kernel: Kernel, listener: &OwnedFd) -> Outcome<usize> {
-    const SET_STRING: u64 = 1;
-    const SET_FD: u64 = 5;
-    const CREATE: u64 = 6;
+/// Answers until nobody is left who could ask; how often with an error.
+fn answer_all(mut answer: impl FnMut(&FsConfig) -> Option<i32>, listener: &OwnedFd) -> Outcome<usize> {
     let mut refused = 0;
-    // File systems that were given an option which is not known to them.
-    let mut spoilt = vec![];
     loop {
         let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::NONE)?;
@@ -319,25 +353,13 @@ fn answer(kernel: Kernel, listener: &OwnedFd) -> Outcome<usize> {
         let Ok(call) = sys::receive_notification(listener.as_fd()) else { continue };
         let [context, command, key, ..] = call.args;
         let is_layer = key != 0 && text_of(call.pid, key).is_ok_and(|key| key == "lowerdir+");
-        let errno = match (kernel, command) {
-            (_, SET_FD) => libc::EINVAL,
-            (Kernel::Linux65, SET_STRING) if is_layer => libc::EINVAL,
-            (Kernel::Before65, SET_STRING) if is_layer => {
-                spoilt.push((call.pid, context));
-                0
+        match answer(&FsConfig { context: (call.pid, context), command, is_layer }) {
+            Some(errno) => {
+                refused += usize::from(errno != 0);
+                let _ = sys::answer_notification(listener.as_fd(), call.id, 0, errno);
             }
-            (_, CREATE) if spoilt.contains(&(call.pid, context)) => {
-                // The next one may have the same number.
-                spoilt.retain(|one| *one != (call.pid, context));
-                libc::EINVAL
-            }
-            _ => {
-                let _ = sys::let_through(listener.as_fd(), call.id);
-                continue;
-            }
-        };
-        refused += usize::from(errno != 0);
-        let _ = sys::answer_notification(listener.as_fd(), call.id, 0, errno);
+            None => drop(sys::let_through(listener.as_fd(), call.id)),
+        }
     }
 }
 
