@@ -95,9 +95,20 @@ fn enabled_in(level: &Path) -> Result<BTreeSet<String>> {
     Ok(text.split_ascii_whitespace().map(String::from).collect())
 }
 
-/// Enables v2 controllers from the mounted root down to the parent of the container's cgroup.
+/// Whether a cgroup that is made from now on has the files of all controllers that `assignments` need: for one that another
+/// process is enabling at this moment, mkdir(2) waits.
+pub fn are_enabled(record: &Record, assignments: &[Assignment]) -> Result<bool> {
+    Ok(Enabling::of(record, assignments)?.is_none())
+}
+
+/// Enables v2 controllers from the mounted root down to the parent of the container's cgroup, which then has their files.
 pub fn enable_controllers(record: &Record, assignments: &[Assignment]) -> Result<()> {
-    let Some(mut all) = Enabling::of(record, assignments)? else { return Ok(()) };
+    let Some(mut all) = Enabling::of(record, assignments)? else {
+        if assignments.iter().any(|assignment| assignment.version == Version::V2) {
+            wait_for_files(record);
+        }
+        return Ok(());
+    };
     for level in all.levels() {
         let file = level.join(SUBTREE_CONTROL);
         let missing = all.missing_in(level)?;
@@ -125,6 +136,20 @@ pub fn enable_controllers(record: &Record, assignments: &[Assignment]) -> Result
         }
     }
     Ok(())
+}
+
+/// A controller is shown as enabled as soon as another process begins to enable it, and before the cgroups below have its
+/// files, which for hundreds of them takes a while (`cgroup_subtree_control_show` takes no lock). To enable it once more
+/// waits for that, and does nothing else.
+fn wait_for_files(record: &Record) {
+    let parent = record.unified().and_then(Path::parent);
+    let Some(file) = parent.map(|parent| parent.join(SUBTREE_CONTROL)) else { return };
+    let shown = read_if_there(&file).unwrap_or_default();
+    let Some(controller) = shown.split_ascii_whitespace().next() else { return };
+    if let Err(error) = files::write(&file, &enabling(&[controller])) {
+        // Who may not enable controllers was given them by somebody else, before.
+        log::debug!("controllers in {}: {error}", file.display());
+    }
 }
 
 fn enable_hint(level: &Path, name: &str, code: i32) -> Option<String> {

@@ -60,6 +60,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "block_io_throttle_of_every_kind", run: block_io_throttle_all },
     Test { name: "hugepage_limit", run: hugepage_limit },
     Test { name: "hugepage_reservation", run: hugepage_reservation },
+    Test { name: "limit_while_its_controller_is_being_enabled", run: being_enabled },
     Test { name: "network_class_and_priorities", run: network },
     Test { name: "unified", run: unified },
     Test { name: "unified_pids_max_of_zero", run: unified_pids_zero },
@@ -817,6 +818,61 @@ fn hugepage_limit(ctx: &Context) -> Outcome {
             v2: ("hugetlb", "hugetlb.2MB.max", "4194304"),
         },
     )
+}
+
+/// The kernel shows a controller as enabled before all cgroups have its files.
+fn being_enabled(ctx: &Context) -> Outcome {
+    ctx.need_v2()?;
+    ctx.need_controller("hugetlb")?;
+    if ctx.has_systemd() {
+        skip!("the cgroup has to be there before");
+    }
+    let parent = ctx.cgroups.path("hugetlb", &ctx.cgroup_parent);
+    fs::create_dir(&parent)?;
+    let result = beside_many(ctx, &parent);
+    cgroup::remove(&parent);
+    result
+}
+
+/// Creates and updates a container with a limit of huge pages in `parent`, which has many other cgroups.
+fn beside_many(ctx: &Context, parent: &Path) -> Outcome {
+    let enabled = parent.join("cgroup.subtree_control");
+    let root = &ctx.cgroups.mounts[0];
+    fs::write(root.join("cgroup.subtree_control"), "+hugetlb")?;
+    // What a runtime enables anyway is no change any more.
+    let offered = fs::read_to_string(root.join("cgroup.controllers"))?;
+    for name in offered.split_whitespace().filter(|name| ["cpuset", "cpu", "io", "memory", "pids"].contains(name)) {
+        fs::write(root.join("cgroup.subtree_control"), format!("+{name}"))?;
+        fs::write(&enabled, format!("+{name}"))?;
+    }
+    (0..1000).try_for_each(|n| fs::create_dir(parent.join(n.to_string())))?;
+    let mut bundle = ctx.bundle()?;
+    bundle.set("/linux/resources/hugepageLimits", json!([{"pageSize": "2MB", "limit": 4_194_304}]));
+    let mut container = bundle.guest(&["sleep"]).container()?;
+    // The last that gets the files.
+    fs::create_dir(container.cgroup("hugetlb"))?;
+    while_enabling(ctx, &enabled, || container.create()?.ok().map(drop))?;
+    check_eq!(container.cgroup_file("hugetlb", "hugetlb.2MB.max")?, "4194304", "the limit");
+    fs::write(&enabled, "-hugetlb")?;
+    let resources = json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 8_388_608}]});
+    let update = container.verb("update").args(["-r", "-"]).arg(&container.id).stdin(resources.to_string());
+    while_enabling(ctx, &enabled, || update.run()?.ok().map(drop))?;
+    check_eq!(container.cgroup_file("hugetlb", "hugetlb.2MB.max")?, "8388608", "the new limit");
+    container.delete_force()?.ok()?;
+    container.forget();
+    Ok(())
+}
+
+/// Does `what` at the moment at which hugetlb is shown as enabled in the file `enabled`, and still being enabled.
+fn while_enabling(ctx: &Context, enabled: &Path, what: impl FnOnce() -> Outcome) -> Outcome {
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| fs::write(enabled, "+hugetlb"));
+        let shown = || fs::read_to_string(enabled).is_ok_and(|shown| shown.contains("hugetlb")).then_some(());
+        eventually(ctx.patience, "hugetlb is shown as enabled", shown)?;
+        what()?;
+        writer.join().map_err(|_| "the writer panicked".to_string())??;
+        Ok(())
+    })
 }
 
 fn network(ctx: &Context) -> Outcome {
