@@ -1,7 +1,8 @@
 //! `<root>/<id>`: one directory a container, and what it tells.
 //!
 //! ```text
-//!   state.json    the record: written when the container is begun, when its process is born, when it is created
+//!   state.json    the record: written when the container is begun, when its process is born, when it is created; a line
+//!                 each time, of which the last whole one holds
 //!   config.json   the configuration as create read it; later changes in the bundle have no effect
 //!   start         the socket on which a created container waits for `start`
 //!   hosts, hostname, resolv.conf   what a container of an image has in /etc
@@ -41,11 +42,14 @@ pub use life::{Target, start_time};
 pub use summary::{Summary, Survey};
 
 /// Format of `state.json`: a newer Kelson reads all older ones. From 2 on the container's process says before execve(2) that it
-/// comes to it.
-const FORMAT: u32 = 2;
+/// comes to it; from 3 on there can be several lines.
+const FORMAT: u32 = 3;
 
 /// The file with the record.
 const RECORD: &str = "state.json";
+
+/// The file with the configuration.
+const CONFIG: &str = "config.json";
 
 /// What is known of a container.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -153,8 +157,7 @@ pub fn default_root(rootless: bool) -> PathBuf {
 pub const NOTIFY: &str = "notify";
 
 /// All that there is in a container's directory; the last is a record that replaces another.
-const OWN_FILES: [&str; 8] =
-    ["state.json", "config.json", "start", NOTIFY, ".state.json.new", "hosts", "hostname", "resolv.conf"];
+const OWN_FILES: [&str; 8] = [RECORD, CONFIG, "start", NOTIFY, ".state.json.new", "hosts", "hostname", "resolv.conf"];
 
 /// A container's directory, held by this process alone.
 #[derive(Debug)]
@@ -309,7 +312,7 @@ pub fn reserve(root: &Path, id: &str) -> Result<Reserved> {
             }
         };
         // Deleted, and made again by another create, which came first.
-        if dir.join("state.json").exists() {
+        if dir.join(RECORD).exists() {
             return Err(in_use());
         }
         return Ok(Reserved(Some(directory.into_locked())));
@@ -331,7 +334,7 @@ impl Drop for Reserved {
     fn drop(&mut self) {
         if let Some(locked) = self.0.take() {
             // One that is there and cannot be read may name something.
-            let is_begun = || fs::symlink_metadata(locked.dir.join("state.json")).is_ok();
+            let is_begun = || fs::symlink_metadata(locked.dir.join(RECORD)).is_ok();
             if locked.load().map_or_else(|_| is_begun(), |state| state.is_some_and(|state| state.leaves_something())) {
                 // What could not be undone: the next command on the id finds it here.
                 return;
@@ -384,23 +387,29 @@ impl Locked {
 
     /// Writes the first record. A reader that sees a part of it takes it for none: nothing else was made by then.
     pub fn begin(&self, state: &State) -> Result<()> {
-        self.write_new("state.json", &state.to_json()?)
+        self.write(RECORD, OFlag::O_CREAT | OFlag::O_EXCL, &state.to_line()?)
+    }
+
+    /// Writes a further record, for who wrote the ones before; a reader sees the last one or this one. A file that is replaced
+    /// costs a file system on a disk ten times as much.
+    pub fn go_on(&self, state: &State) -> Result<()> {
+        self.write(RECORD, OFlag::O_APPEND, &state.to_line()?)
     }
 
     /// Replaces the record; a reader sees the old one or the new one.
     pub fn save(&self, state: &State) -> Result<()> {
-        write_atomically(&self.dir.join("state.json"), "", 0o600, &state.to_json()?)
+        write_atomically(&self.dir.join(RECORD), "", 0o600, &state.to_line()?)
     }
 
     /// Writes the configuration, once: nobody reads it before the record says that the container is created.
     pub fn write_config(&self, contents: &str) -> Result<()> {
-        self.write_new("config.json", contents.as_bytes())
+        self.write(CONFIG, OFlag::O_CREAT | OFlag::O_EXCL, contents.as_bytes())
     }
 
-    fn write_new(&self, name: &str, contents: &[u8]) -> Result<()> {
+    fn write(&self, name: &str, flags: OFlag, contents: &[u8]) -> Result<()> {
         let path = self.dir.join(name);
-        let made = open(&path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL);
-        let written = made.map_err(std::io::Error::from).and_then(|file| File::from(file).write_all(contents));
+        let file = open(&path, OFlag::O_WRONLY | flags);
+        let written = file.map_err(std::io::Error::from).and_then(|file| File::from(file).write_all(contents));
         written.doing(|| format!("write {}", path.display()))
     }
 
@@ -472,7 +481,7 @@ impl Locked {
     /// Removes the directory of a container; the id is free again.
     pub fn remove(self) -> Result<()> {
         // The record last: until then a deletion that is killed is done once more, with its hooks.
-        for name in ["config.json", "state.json"] {
+        for name in [CONFIG, RECORD] {
             // What is not there need not be removed; what cannot be is told below.
             let _ = fs::remove_file(self.dir.join(name));
         }
@@ -552,12 +561,25 @@ fn read_text(dir: &Path, shown: &Path, text: &mut Vec<u8>, done: &mut Done) -> R
 /// # Errors
 /// `ENOENT` for a record that is only begun: there is nothing of its container yet.
 fn parse<'t, T: Deserialize<'t>>(dir: &Path, text: &'t [u8]) -> Result<T> {
-    match serde_json::from_slice(text) {
+    match serde_json::from_slice(last_line(text)) {
         Err(error) if error.is_eof() => Err(Errno::ENOENT.into()),
         other => other
             .map_err(|error| Error::other(error.to_string()))
             .doing(|| format!("read {}", dir.join(RECORD).display())),
     }
+}
+
+/// The last line of `text` that has its end; all of it where none has: the first one is being written, or a Kelson that ended no
+/// line wrote it.
+fn last_line(text: &[u8]) -> &[u8] {
+    // `contains` looks at a word at a time.
+    let last_end = |text: &[u8]| {
+        let at = text.chunks(64).rposition(|chunk| chunk.contains(&b'\n'))? * 64;
+        text[at..text.len().min(at + 64)].iter().rposition(|byte| *byte == b'\n').map(|end| at + end)
+    };
+    let Some(end) = last_end(text) else { return text };
+    let lines = &text[..end];
+    &lines[last_end(lines).map_or(0, |end| end + 1)..]
 }
 
 fn check_format(dir: &Path, format: u32) -> Result<()> {
@@ -583,7 +605,7 @@ pub fn load(root: &Path, id: &str) -> Result<State> {
 
 /// The configuration that create read.
 pub fn config(root: &Path, id: &str) -> Result<String> {
-    let path = root.join(id).join("config.json");
+    let path = root.join(id).join(CONFIG);
     fs::read_to_string(&path).doing(|| format!("read {}", path.display()))
 }
 
@@ -669,8 +691,11 @@ impl State {
         self.is_alive().unwrap_or(true) || self.cgroup.is_there()
     }
 
-    fn to_json(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(self).map_err(|error| Error::other(error.to_string()))
+    /// The record as JSON, in which no line ends, with a newline at its end.
+    fn to_line(&self) -> Result<Vec<u8>> {
+        let mut line = serde_json::to_vec(self).map_err(|error| Error::other(error.to_string()))?;
+        line.push(b'\n');
+        Ok(line)
     }
 
     /// The container's process is the first of a PID namespace: its end is the end of all others.
@@ -734,6 +759,26 @@ mod tests {
             ("5: LEASE  ACTIVE    READ  4711 fe:00:42 0 EOF", None),
         ] {
             assert_eq!(holder_of(line, 42), holder, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_last_line_that_has_its_end_holds() {
+        let long = "x".repeat(200);
+        for (text, expected) in [
+            ("", ""),
+            ("{\"a\"", "{\"a\""),
+            ("old", "old"),
+            ("one\n", "one"),
+            ("one\ntwo", "one"),
+            ("one\ntwo\n", "two"),
+            ("one\ntwo\nthr", "two"),
+            (&format!("one\n{long}\n"), &long),
+            (&format!("{long}\ntwo\n{long}"), "two"),
+            (&format!("{}\n{long}\n", "y".repeat(63)), &long),
+            (&format!("{}\n{long}\n", "y".repeat(64)), &long),
+        ] {
+            assert_eq!(last_line(text.as_bytes()), expected.as_bytes(), "{text:?}");
         }
     }
 

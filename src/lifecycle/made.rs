@@ -176,7 +176,7 @@ pub(super) fn make(
     state.pidfd_inode = child.pidfd().and_then(crate::sys::process::pidfd_inode);
     if plan.hooks.run_in_create() {
         // Hooks may ask for the state. Until then a kill of this process is the end of the child, which needs no journal.
-        locked.save(&state)?;
+        locked.go_on(&state)?;
     }
     parent::set_oom_score_adj(child.pid(), oom_score_adj, runtime.rootless)?;
     if let (Some(socket), Some(pidfd)) = (&options.pidfd_socket, child.pidfd()) {
@@ -260,7 +260,7 @@ impl Made {
         timings.lap(steps::SERVE);
         self.state.end_creating();
         let locked = self.reserved.locked().ok_or_else(|| Error::state("the state directory is gone"))?;
-        locked.save(&self.state)?;
+        locked.go_on(&self.state)?;
         if let Some(path) = &options.pid_file {
             pid_file::write(path, self.child.pid())?;
             self.pid_file = Some(path.clone());

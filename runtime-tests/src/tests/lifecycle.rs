@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -22,6 +22,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "state_has_the_specified_properties", run: state_properties },
     Test { name: "state_of_a_stopped_one_has_no_pid", run: state_stopped },
     Test { name: "state_of_a_newer_format_is_an_error", run: newer_format },
+    Test { name: "record_that_is_cut_off_is_none", run: record_cut_off },
     Test { name: "state_of_an_older_format_is_managed", run: older_format },
     Test { name: "every_command_needs_an_id", run: commands_need_an_id },
     Test { name: "every_command_knows_only_what_exists", run: commands_of_a_missing_one },
@@ -312,14 +313,35 @@ fn state_stopped(ctx: &Context) -> Outcome {
     Ok(())
 }
 
+/// The record in `file`: its last line.
+fn record(file: &Path) -> Outcome<serde_json::Value> {
+    let text = fs::read_to_string(file)?;
+    Ok(serde_json::from_str(text.lines().next_back().unwrap_or_default())?)
+}
+
+/// A record that is being written, or was when its writer was killed, is none yet.
+fn record_cut_off(ctx: &Context) -> Outcome {
+    ctx.need_kelson("its own records")?;
+    let mut bundle = sleeper(ctx)?;
+    let container = bundle.start()?;
+    let file = ctx.root.join(&container.id).join("state.json");
+    let mut text = fs::read(&file)?;
+    text.extend_from_slice(b"{\"format\":3,\"id\":\"");
+    fs::write(&file, text)?;
+    check_eq!(container.status()?, "running", "status, beside a record that is cut off");
+    let listed = ctx.runtime().args(["list", "--quiet"]).run()?.ok()?.out();
+    check!(listed.contains(&container.id), "list gives {listed}");
+    container.end()
+}
+
 /// An older runtime must not guess what a newer one wrote.
 fn newer_format(ctx: &Context) -> Outcome {
     ctx.need_kelson("a format version in its state")?;
     let mut bundle = sleeper(ctx)?;
     let container = bundle.start()?;
     let file = ctx.root.join(&container.id).join("state.json");
-    let before = fs::read(&file)?;
-    let mut state: serde_json::Value = serde_json::from_slice(&before)?;
+    let before = record(&file)?;
+    let mut state = before.clone();
     check!(state["format"].as_u64() >= Some(1), "no format in state.json: {state}");
     state["format"] = json!(1_000_000);
     state["new_property"] = json!({"of": ["a", "newer", "kelson"]});
@@ -330,7 +352,7 @@ fn newer_format(ctx: &Context) -> Outcome {
     let list = ctx.runtime().args(["list", "--quiet"]).run()?;
     check!(list.signal.is_none(), "list crashed: {}", list.told());
     // The same format with more in it is no reason to fail.
-    let mut state: serde_json::Value = serde_json::from_slice(&before)?;
+    let mut state = before;
     state["new_property"] = json!({"of": "a newer kelson"});
     fs::write(&file, state.to_string())?;
     check_eq!(container.status()?, "running", "status from a record with an unknown property");
@@ -359,7 +381,7 @@ fn older_format(ctx: &Context) -> Outcome {
     let mut bundle = sleeper(ctx)?;
     let container = bundle.create()?;
     let file = ctx.root.join(&container.id).join("state.json");
-    let of_today: serde_json::Value = serde_json::from_slice(&fs::read(&file)?)?;
+    let of_today = record(&file)?;
     let mut state = json!({});
     for member in MEMBERS {
         check!(!of_today[member].is_null(), "no {member} in {of_today}");
