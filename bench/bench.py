@@ -58,6 +58,8 @@ def arguments():
     parser.add_argument("--suite", default=",".join(SUITES), help="comma-separated, of " + " ".join(SUITES))
     parser.add_argument("--idle", type=float, default=0, metavar="MS", help="rest before each timed command")
     parser.add_argument("--containers", type=int, default=100, help="how many list lists")
+    parser.add_argument("--state", default="/dev/shm", metavar="DIR",
+                        help="where the runtimes keep their state: on a tmpfs, as a host's /run is")
     parser.add_argument("--work", default="target/bench", help="directory for programs and bundles")
     parser.add_argument("--json", help="write all samples to this file")
     parser.add_argument("--markdown", help="append the table to this file")
@@ -74,7 +76,8 @@ class Bench:
         self.failures = {}
         self.tag = f"kelson-bench-{os.getpid()}"
         self.scratch = tempfile.mkdtemp(prefix="kelson-bench-", dir="/tmp")
-        self.roots = {name: f"{self.scratch}/root-{name}" for name, _ in self.runtimes}
+        self.state_roots = tempfile.mkdtemp(prefix="kelson-bench-", dir=options.state)
+        self.roots = {name: f"{self.state_roots}/{name}" for name, _ in self.runtimes}
         self.serial = 0
         self.null = os.open("/dev/null", os.O_RDWR)
         unified = options.view == "v2" or (options.view == "host" and os.path.exists("/sys/fs/cgroup/cgroup.controllers"))
@@ -355,6 +358,7 @@ class Bench:
                 if entry.startswith(self.tag):
                     self.delete(name, path, entry)
         shutil.rmtree(self.scratch, ignore_errors=True)
+        shutil.rmtree(self.state_roots, ignore_errors=True)
         for directory in [".", *os.listdir("/sys/fs/cgroup")]:
             try:
                 os.rmdir(f"/sys/fs/cgroup/{directory}/{self.tag}")
