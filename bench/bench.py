@@ -320,22 +320,28 @@ class Bench:
 
     def suite_list(self):
         count = self.options.containers
+        made = {name: [] for name, _ in self.runtimes}
         for name, path in self.runtimes:
-            made = []
-
-            def work():
+            def start():
                 begin = time.perf_counter()
                 for _ in range(count):
                     identity, bundle = self.new("sleep")
-                    made.append(identity)
+                    made[name].append(identity)
                     self.timed(self.command(name, path, "run", "-d", "-b", bundle, identity))
                 self.record(f"start of {count}: s", name, time.perf_counter() - begin)
-                for _ in range(10):
-                    self.record(f"list of {count}: wall ms", name, self.timed(self.command(name, path, "list"))["wall"])
-                    self.record(f"state beside {count}: wall ms", name,
-                                self.timed(self.command(name, path, "state", made[0]))["wall"])
-            self.guarded(name, "list", work)
-            for identity in made:
+            self.guarded(name, "list", start)
+        for metric, command in [(f"list of {count}", ["list"]), (f"state beside {count}", ["state"])]:
+            for counts, name, path in self.rounds():
+                def once():
+                    one = made[name][:1] if command == ["state"] else []
+                    # Back to back: after one of its own.
+                    for _ in range(2):
+                        wall = self.timed(self.command(name, path, *command, *one))["wall"]
+                    if counts:
+                        self.record(f"{metric}: wall ms", name, wall)
+                self.guarded(name, "list", once)
+        for name, path in self.runtimes:
+            for identity in made[name]:
                 self.delete(name, path, identity)
 
     # ------------------------------------------------------------------------------------------------ the report

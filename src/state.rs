@@ -561,25 +561,25 @@ fn read_text(dir: &Path, shown: &Path, text: &mut Vec<u8>, done: &mut Done) -> R
 /// # Errors
 /// `ENOENT` for a record that is only begun: there is nothing of its container yet.
 fn parse<'t, T: Deserialize<'t>>(dir: &Path, text: &'t [u8]) -> Result<T> {
-    match serde_json::from_slice(last_line(text)) {
+    let doing = || format!("read {}", dir.join(RECORD).display());
+    let text = match str::from_utf8(text) {
+        // It ends within a character.
+        Err(cut) if cut.error_len().is_none() => str::from_utf8(&text[..cut.valid_up_to()]),
+        other => other,
+    };
+    let text = text.map_err(|error| Error::other(error.to_string())).doing(doing)?;
+    match serde_json::from_str(last_line(text)) {
         Err(error) if error.is_eof() => Err(Errno::ENOENT.into()),
-        other => other
-            .map_err(|error| Error::other(error.to_string()))
-            .doing(|| format!("read {}", dir.join(RECORD).display())),
+        other => other.map_err(|error| Error::other(error.to_string())).doing(doing),
     }
 }
 
 /// The last line of `text` that has its end; all of it where none has: the first one is being written, or a Kelson that ended no
 /// line wrote it.
-fn last_line(text: &[u8]) -> &[u8] {
-    // `contains` looks at a word at a time.
-    let last_end = |text: &[u8]| {
-        let at = text.chunks(64).rposition(|chunk| chunk.contains(&b'\n'))? * 64;
-        text[at..text.len().min(at + 64)].iter().rposition(|byte| *byte == b'\n').map(|end| at + end)
-    };
-    let Some(end) = last_end(text) else { return text };
+fn last_line(text: &str) -> &str {
+    let Some(end) = text.rfind('\n') else { return text };
     let lines = &text[..end];
-    &lines[last_end(lines).map_or(0, |end| end + 1)..]
+    &lines[lines.rfind('\n').map_or(0, |before| before + 1)..]
 }
 
 fn check_format(dir: &Path, format: u32) -> Result<()> {
@@ -778,7 +778,7 @@ mod tests {
             (&format!("{}\n{long}\n", "y".repeat(63)), &long),
             (&format!("{}\n{long}\n", "y".repeat(64)), &long),
         ] {
-            assert_eq!(last_line(text.as_bytes()), expected.as_bytes(), "{text:?}");
+            assert_eq!(last_line(text), expected, "{text:?}");
         }
     }
 
