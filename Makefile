@@ -35,8 +35,6 @@ help: ## list the targets
 .PHONY: build
 build: deps-build ## build the static release binaries: target/…/release/kelson, kelson-image and kelson-init beside it
 	$(CARGO) build --release $(CARGO_FLAGS) --target $(TARGET) -p kelson
-	@# A linker leaves its file in the page cache page by page. A copy is there in large folios, as what is read from a disk is.
-	@install -m 755 $(KELSON) $(KELSON).copy && mv $(KELSON).copy $(KELSON)
 	@# By themselves: what they ask of the crates that all use is no business of kelson's.
 	$(CARGO) build --release $(CARGO_FLAGS) --target $(TARGET) -p kelson-image
 	$(CARGO) build --release $(CARGO_FLAGS) --target $(TARGET) -p kelson-init

@@ -95,20 +95,18 @@ fn enabled_in(level: &Path) -> Result<BTreeSet<String>> {
     Ok(text.split_ascii_whitespace().map(String::from).collect())
 }
 
-/// Whether a cgroup that is made from now on has the files of all controllers that `assignments` need: for one that another
-/// process is enabling at this moment, mkdir(2) waits.
-pub fn are_enabled(record: &Record, assignments: &[Assignment]) -> Result<bool> {
-    Ok(Enabling::of(record, assignments)?.is_none())
-}
-
 /// Enables v2 controllers from the mounted root down to the parent of the container's cgroup, which then has their files.
 pub fn enable_controllers(record: &Record, assignments: &[Assignment]) -> Result<()> {
-    let Some(mut all) = Enabling::of(record, assignments)? else {
-        if assignments.iter().any(|assignment| assignment.version == Version::V2) {
-            wait_for_files(record);
-        }
-        return Ok(());
-    };
+    if let Some(all) = Enabling::of(record, assignments)? {
+        enable(all, assignments)?;
+    }
+    if record.version() == Version::V2 || assignments.iter().any(|assignment| assignment.version == Version::V2) {
+        wait_for_files(record);
+    }
+    Ok(())
+}
+
+fn enable(mut all: Enabling<'_>, assignments: &[Assignment]) -> Result<()> {
     for level in all.levels() {
         let file = level.join(SUBTREE_CONTROL);
         let missing = all.missing_in(level)?;
@@ -139,16 +137,12 @@ pub fn enable_controllers(record: &Record, assignments: &[Assignment]) -> Result
 }
 
 /// A controller is shown as enabled as soon as another process begins to enable it, and before the cgroups below have its
-/// files, which for hundreds of them takes a while (`cgroup_subtree_control_show` takes no lock). To enable it once more
-/// waits for that, and does nothing else.
+/// files, which for hundreds of them takes a while (`cgroup_subtree_control_show` takes no lock). A write that enables nothing
+/// takes the lock (`cgroup_subtree_control_write`).
 fn wait_for_files(record: &Record) {
-    let parent = record.unified().and_then(Path::parent);
-    let Some(file) = parent.map(|parent| parent.join(SUBTREE_CONTROL)) else { return };
-    let shown = read_if_there(&file).unwrap_or_default();
-    let Some(controller) = shown.split_ascii_whitespace().next() else { return };
-    if let Err(error) = files::write(&file, &enabling(&[controller])) {
-        // Who may not enable controllers was given them by somebody else, before.
-        log::debug!("controllers in {}: {error}", file.display());
+    let Some(file) = record.unified().map(|own| own.join(SUBTREE_CONTROL)) else { return };
+    if let Err(error) = files::write(&file, "\n") {
+        log::debug!("{}: {error}", file.display());
     }
 }
 

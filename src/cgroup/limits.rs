@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
-use super::controllers::{are_enabled, enable_controllers, words};
+use super::controllers::{enable_controllers, words};
 use super::cpuset::inherit_cpuset;
 use super::devices::List;
 use super::resources::{Absent, Controller, Version, Write, controller_of, unified};
@@ -149,22 +149,11 @@ fn offers(record: &Record, controller: &str) -> Result<bool> {
     Ok(words(&place.mount_point.join("cgroup.controllers"))?.contains(controller))
 }
 
-/// Whether a v2 cgroup that is made from now on has the files of all limits, and [`apply`] need not enable controllers.
-pub fn are_possible(record: &Record, resources: &Resources) -> Result<bool> {
-    // systemd made the cgroup of a unit before.
-    if record.version() == Version::V1 || record.unit.is_some() {
-        return Ok(false);
-    }
-    are_enabled(record, &assign(record, resources)?)
-}
-
 /// Writes limits, but for what [`apply_after_birth`] does. `fresh` are the keys of the hierarchies where the container's
-/// cgroup was just made; `are_possible` if [`are_possible`] said so before that.
-pub fn apply(record: &Record, resources: &Resources, fresh: &BTreeSet<String>, are_possible: bool) -> Result<()> {
+/// cgroup was just made.
+pub fn apply(record: &Record, resources: &Resources, fresh: &BTreeSet<String>) -> Result<()> {
     let assignments = assign(record, resources)?;
-    if !(are_possible && fresh.contains(super::UNIFIED)) {
-        enable_controllers(record, &assignments)?;
-    }
+    enable_controllers(record, &assignments)?;
     inherit_cpuset(record, resources, fresh)?;
     let is_reused = record.places.keys().any(|key| !fresh.contains(key));
     if resources.memory.check_before_update && is_reused {

@@ -247,7 +247,6 @@ pub fn create(
         limits::make_way(&cgroup.record, resources)?;
     }
     if cgroup.record.driver != Driver::None {
-        let are_possible = limits::are_possible(&cgroup.record, resources)?;
         // What users in the container may read there is not the caller's umask to say.
         let of_caller = umask(Mode::from_bits_truncate(0o022));
         let fresh = cgroup.make_directories(resources);
@@ -260,7 +259,7 @@ pub fn create(
             check_unclaimed(&reused)?;
             check_not_of_container(&reused)?;
         }
-        limits::apply(&cgroup.record, resources, &cgroup.fresh, are_possible)?;
+        limits::apply(&cgroup.record, resources, &cgroup.fresh)?;
     } else if limits::is_limited(resources) {
         log::warn!("linux.resources are not applied: cgroups are disabled");
     }
