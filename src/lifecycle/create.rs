@@ -124,7 +124,9 @@ fn load(
     };
     let text = plan::read_config(&path)?;
     timings.lap(steps::READ);
-    planned(runtime, options, &bundle, text, args, timings)
+    let args = super::exec::c_strings(args)?;
+    let overrides = Overrides { overlay: options.overlay, is_of_image: false, args };
+    planned(runtime, options, &bundle, text, &overrides, timings)
 }
 
 /// The plan for a container of an image, whose directory is the bundle.
@@ -147,7 +149,9 @@ fn load_image(
     let mut configured = image::configure(runtime, image, wanted)?;
     let text = std::mem::take(&mut configured.text);
     timings.lap("read the image");
-    Ok(Loaded { image: Some(configured), ..planned(runtime, options, &dir, text, &[], timings)? })
+    let overrides = Overrides { overlay: options.overlay, is_of_image: true, args: vec![] };
+    let loaded = planned(runtime, options, &dir, text, &overrides, timings)?;
+    Ok(Loaded { image: Some(configured), ..loaded })
 }
 
 fn planned(
@@ -155,12 +159,11 @@ fn planned(
     options: &cli::Create,
     bundle: &Path,
     text: String,
-    args: &[std::ffi::OsString],
+    overrides: &Overrides,
     timings: &mut Timings<'_>,
 ) -> Result<Loaded> {
     let host = runtime.host();
-    let overrides = Overrides { overlay: options.overlay, args: super::exec::c_strings(args)? };
-    let mut plan = plan::plan(&text, bundle, &host, &overrides)?;
+    let mut plan = plan::plan(&text, bundle, &host, overrides)?;
     if let Some(process) = &mut plan.process {
         listen::pass_on(process);
         if options.console_socket.is_none() && process.console_size.is_none() {

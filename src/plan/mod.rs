@@ -46,9 +46,16 @@ use process::Warn;
 pub struct Overrides {
     /// `--overlay`: the bundle's root file system is the lower layer of an overlay.
     pub overlay: bool,
+    /// The configuration was made from an image, by Kelson: its annotations for the layers are Kelson's.
+    pub is_of_image: bool,
     /// Words after the id: process.args, unless there are none.
     pub args: Vec<CString>,
 }
+
+/// Which option of mount(8) has `linux.mountLabel` (crun's annotation); `context` without it.
+pub const MOUNT_CONTEXT: &str = "run.oci.mount_context_type";
+/// SELinux's options for mounts, mount(8).
+const MOUNT_CONTEXTS: [&str; 4] = ["context", "fscontext", "defcontext", "rootcontext"];
 
 /// The plan for the config.json that is `text`, of the bundle at the absolute path `bundle`.
 ///
@@ -76,6 +83,12 @@ pub fn plan(text: &str, bundle: &Path, host: &Host, overrides: &Overrides) -> Re
         return Err(Error::config("linux.intelRdt", "not supported").hint("leave the property out"));
     }
     let hostname = linux::uts_name(spec.hostname, "hostname", &namespaces)?;
+    if let Some(kind) = annotations.get(MOUNT_CONTEXT)
+        && !MOUNT_CONTEXTS.contains(&kind.as_str())
+    {
+        let property = format!("annotations[{MOUNT_CONTEXT:?}]");
+        return Err(process::unknown(property, "mount option", kind, MOUNT_CONTEXTS.into_iter()));
+    }
 
     Ok(Plan {
         bundle: bundle.to_path_buf(),

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::AT_FDCWD;
+
 use super::model::{IdMaps, Namespaces, Overlay, Root};
 use super::process::unknown;
 use super::{Overrides, mounts, required, some_text, spec};
 use crate::error::{Context, Error, Kind, Result};
+use crate::sys::mount::stat_at;
 
 pub const LOWER: &str = "org.kelson.overlay.lower";
 pub const UPPER: &str = "org.kelson.overlay.upper";
@@ -41,6 +44,9 @@ pub fn resolve(
             Some(found.ok_or_else(|| unknown("linux.rootfsPropagation".into(), "propagation", name, known()))?)
         }
     };
+    if let Some(key) = annotations.keys().find(|key| key.starts_with(OURS) && !overrides.is_of_image) {
+        check_of_bundle(&path, bundle).property(|| property(key))?;
+    }
     let overlay = overlay(&path, annotations, overrides)?;
     if overlay.is_some() && !namespaces.mount.is_own() {
         // Without one it would be mounted on the host, where nothing removes it.
@@ -51,6 +57,21 @@ pub fn resolve(
             .hint("a user namespace in linux.namespaces, linux.uidMappings and linux.gidMappings"));
     }
     Ok(Root { path, readonly: root.readonly.unwrap_or(false), propagation, overlay })
+}
+
+/// Refuses a root that an engine made: it is mounted, or outside of the bundle. Such a configuration may have annotations that the
+/// image brought (podman passes them on), and directories of the host are not an image's to choose.
+fn check_of_bundle(root: &Path, bundle: &Path) -> Result<()> {
+    let real = |path: &Path| path.canonicalize().doing(|| format!("look at {path:?}"));
+    let mount = |path: &Path| stat_at(AT_FDCWD, path).map(|info| info.mount_id).doing(|| format!("look at {path:?}"));
+    let (root, bundle) = (real(root)?, real(bundle)?);
+    if root.starts_with(&bundle) && mount(&root)? == mount(&bundle)? {
+        return Ok(());
+    }
+    let cause =
+        "root.path is mounted, or outside of the bundle: an engine made it, and the annotation may be its image's";
+    Err(Error::new(Kind::Config, cause)
+        .hint("a directory of the bundle as root.path, or --overlay without annotations"))
 }
 
 fn overlay(root: &Path, annotations: &BTreeMap<String, String>, overrides: &Overrides) -> Result<Option<Overlay>> {

@@ -1311,6 +1311,11 @@ fn annotations_and_overlay() {
         ),
         (
             "/annotations",
+            json!({"run.oci.mount_context_type": "nr_inodes=1,context"}),
+            "annotations[\"run.oci.mount_context_type\"]: unknown mount option \"nr_inodes=1,context\"",
+        ),
+        (
+            "/annotations",
             json!({lower: "[]"}),
             "annotations[\"org.kelson.overlay.lower\"]: an overlay needs a lower directory",
         ),

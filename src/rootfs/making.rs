@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::tree::{Change, NewFs};
 use super::{PRIVATE_TREE, base_propagation, path, writes_to_proc};
-use crate::plan::{Mount, MountAttributes, Plan, Propagation, PropagationKind};
+use crate::plan::{MOUNT_CONTEXT, Mount, MountAttributes, Plan, Propagation, PropagationKind};
 use crate::sys::mount::attr;
 
 /// File systems whose superblock is the kernel's, shared by all their mounts: `ro` is for the mount only.
@@ -76,7 +76,7 @@ pub(super) fn label(plan: &Plan, fs: &mut NewFs) {
     if let Some(label) = plan.mount_label.as_ref().filter(|label| !label.is_empty())
         && !["proc", "sysfs", "mqueue", "cgroup", "cgroup2"].contains(&fs.fs_type.as_str())
     {
-        let kind = plan.annotations.get("run.oci.mount_context_type").map_or("context", String::as_str);
+        let kind = plan.annotations.get(MOUNT_CONTEXT).map_or("context", String::as_str);
         fs.data.push(format!("{kind}={label}"));
     }
 }

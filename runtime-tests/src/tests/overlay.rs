@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::harness::{Bundle, Context, Outcome, Report, Run, Test, json};
+use crate::harness::{Bundle, Context, Outcome, Report, Run, Test, Value, json};
 use crate::{check, check_eq, skip, sys};
 
 pub const TESTS: &[Test] = &[
@@ -37,6 +37,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "with_pivot_and_propagation", run: propagation },
     Test { name: "layer_given_twice", run: layer_twice },
     Test { name: "failed_create_leaves_nothing", run: failed_create },
+    Test { name: "annotations_of_an_image_choose_nothing", run: of_an_engine },
 ];
 
 /// An empty directory with these files: (name, content).
@@ -463,4 +464,37 @@ fn failed_create(ctx: &Context) -> Outcome {
     check!(ctx.state_entries().is_empty(), "a container is left");
     check!(upper.is_dir(), "the upper directory is gone");
     Ok(())
+}
+
+/// podman passes the annotations of an image on, in a configuration whose root it made: a mount, or outside of the bundle.
+fn of_an_engine(ctx: &Context) -> Outcome {
+    ctx.need_kelson("an overlay root")?;
+    let upper = [ctx.new_dir("upper")?, ctx.new_dir("work")?];
+    let annotations = [
+        json!({"org.kelson.overlay.lower": "[\"/\"]"}),
+        json!({"org.kelson.overlay.upper": upper[0], "org.kelson.overlay.work": upper[1]}),
+        json!({"org.kelson.overlay.fuse": "true"}),
+    ];
+    let mut bundle = ctx.bundle()?;
+    let merged = ctx.new_dir("merged")?;
+    let refused = |bundle: &mut Bundle, root: Value| {
+        bundle.set("/root/path", root);
+        annotations.iter().try_for_each(|brought| {
+            bundle.set("/annotations", brought.clone()).refused(&[
+                "org.kelson.overlay",
+                "an engine made it",
+                "--overlay",
+            ])
+        })
+    };
+    refused(&mut bundle, json!(merged))?;
+    std::os::unix::fs::symlink(&merged, bundle.dir.join("link"))?;
+    refused(&mut bundle, json!("link"))?;
+    let mounted = bundle.dir.join("mounted");
+    std::fs::create_dir(&mounted)?;
+    let none = None::<&str>;
+    nix::mount::mount(Some(&bundle.rootfs), &mounted, none, nix::mount::MsFlags::MS_BIND, none)?;
+    let result = refused(&mut bundle, json!("mounted"));
+    nix::mount::umount2(&mounted, nix::mount::MntFlags::MNT_DETACH)?;
+    result
 }

@@ -55,7 +55,8 @@ fn of_image(runtime: &Runtime, image: &Options, options: &cli::Explain) -> Resul
     let wanted = image::Wanted { id, dir: &dir, root: None, terminal, program: &options.program, only_looks: true };
     let configured = image::configure(runtime, image, wanted)?;
     let made: Vec<PathBuf> = configured.files.iter().map(|(name, _)| dir.join(name)).collect();
-    of_text(runtime, &configured.text, &dir, Some(id), &Overrides::default(), &made)
+    let overrides = Overrides { is_of_image: true, ..Overrides::default() };
+    of_text(runtime, &configured.text, &dir, Some(id), &overrides, &made)
 }
 
 fn of_bundle(runtime: &Runtime, options: &cli::Explain) -> Result<Explanation> {
