@@ -39,7 +39,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
 use json::Text;
-use process::Warn;
+use process::{Args, Warn};
 
 /// What the command line changes in the plan.
 #[derive(Clone, Debug, Default)]
@@ -74,8 +74,8 @@ pub fn plan(text: &str, bundle: &Path, host: &Host, overrides: &Overrides) -> Re
     let id_maps = linux::id_maps(&linux, &namespaces)?;
     let root = root::resolve(spec.root, &linux, &annotations, &namespaces, &id_maps, bundle, overrides)?;
     let mounts = mounts::resolve(spec.mounts.as_deref().unwrap_or_default(), bundle, &namespaces, &id_maps)?;
-    let process =
-        spec.process.map(|process| process::resolve(process, host, Warn::Yes, &overrides.args)).transpose()?;
+    let words = if overrides.args.is_empty() { Args::Own } else { Args::Instead(&overrides.args) };
+    let process = spec.process.map(|process| process::resolve(process, host, Warn::Yes, words)).transpose()?;
     if let Some(process) = &process {
         linux::check_user_is_mapped(&process.user, &namespaces, &id_maps)?;
     }
@@ -124,7 +124,8 @@ pub struct ExecPlan {
     pub seccomp: Option<Seccomp>,
 }
 
-/// The part of [`plan`] that concerns a further process in the container of the config.json that is `text`.
+/// The part of [`plan`] that concerns a further process in the container of the config.json that is `text`. It has words of
+/// its own: the process has no args, which the config of a container that was run with others need not have either.
 ///
 /// # Errors
 /// As [`plan`], for `process`, `linux.personality` and `linux.seccomp` only: the container exists already.
@@ -132,7 +133,10 @@ pub fn for_exec(text: &str, bundle: &Path, host: &Host) -> Result<ExecPlan> {
     let spec: spec::Config = json::read_known(text, "config.json")?;
     let linux = spec.linux.unwrap_or_default();
     Ok(ExecPlan {
-        process: spec.process.map(|process| process::resolve(process, host, Warn::Known, &[])).transpose()?,
+        process: spec
+            .process
+            .map(|process| process::resolve(process, host, Warn::Known, Args::Instead(&[])))
+            .transpose()?,
         personality: linux.personality.map(|p| linux::personality(&p)).transpose()?,
         seccomp: linux.seccomp.map(|s| seccomp::resolve(s, bundle)).transpose()?,
     })

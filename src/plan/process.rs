@@ -151,7 +151,7 @@ pub fn parse_env(text: &str) -> Result<CString> {
 pub fn process(text: &str, host: &Host, configured: Option<&Process>) -> Result<Process> {
     let spec: spec::Process = json::read(text, "process")?;
     let (has_capabilities, has_affinity) = (spec.capabilities.is_some(), spec.exec_cpu_affinity.is_some());
-    let mut process = resolve(spec, host, Warn::Yes, &[])?;
+    let mut process = resolve(spec, host, Warn::Yes, Args::Own)?;
     let Some(configured) = configured else { return Ok(process) };
     // What the container may never gain, a process file does not give it.
     process.no_new_privileges |= configured.no_new_privileges;
@@ -180,15 +180,27 @@ pub enum Warn {
     Known,
 }
 
-/// Applies the defaults and checks the values of `process`; `instead`, if it is not empty, takes the place of its args.
-pub fn resolve(spec: spec::Process<'_>, host: &Host, warn: Warn, instead: &[CString]) -> Result<Process> {
+/// Where the words of the program are from.
+#[derive(Clone, Copy)]
+pub enum Args<'a> {
+    /// `process.args`.
+    Own,
+    /// The command line, in their place: they need not be there.
+    Instead(&'a [CString]),
+}
+
+/// Applies the defaults and checks the values of `process`.
+pub fn resolve(spec: spec::Process<'_>, host: &Host, warn: Warn, words: Args<'_>) -> Result<Process> {
     let terminal = spec.terminal.unwrap_or(false);
     Ok(Process {
         terminal,
         // Without a terminal the size MUST be ignored (config.md#process).
         console_size: if terminal { spec.console_size.map(console_size).transpose()? } else { None },
         user: spec.user.map(user).transpose()?.unwrap_or_default(),
-        args: if instead.is_empty() { args(spec.args)? } else { instead.to_vec() },
+        args: match words {
+            Args::Own => args(spec.args)?,
+            Args::Instead(words) => words.to_vec(),
+        },
         env: environment(spec.env)?,
         cwd: cwd(spec.cwd)?,
         capabilities: capabilities(&spec.capabilities.unwrap_or_default(), host.last_capability, warn),

@@ -438,6 +438,15 @@ fn exec_reads_a_process_and_flags() {
 }
 
 #[test]
+fn exec_asks_for_no_args_of_the_config() {
+    for args in [Value::Null, json!([]), json!([""])] {
+        let text = with(&[("/process/args", args)]);
+        let process = for_exec(&text, Path::new("/usr"), &host()).unwrap().process.unwrap();
+        assert_eq!(process.args, [] as [CString; 0]);
+    }
+}
+
+#[test]
 fn what_a_process_file_leaves_out_is_the_containers() {
     let host = Host { apparmor: || true, selinux: || true, ..host() };
     let configured = with(&[

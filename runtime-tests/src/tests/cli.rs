@@ -27,6 +27,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "bundle_defaults_to_the_working_directory", run: default_bundle },
     Test { name: "config_from_another_file", run: other_config },
     Test { name: "run_with_other_arguments", run: run_with_arguments },
+    Test { name: "exec_where_run_had_other_arguments", run: exec_after_run_with_arguments },
     Test { name: "exec_options", run: exec_options },
     Test { name: "exec_environment_from_the_caller", run: exec_environment },
     Test { name: "exec_without_a_program", run: exec_without_program },
@@ -329,6 +330,19 @@ fn run_with_arguments(ctx: &Context) -> Outcome {
     bundle.remove("/process/args");
     bundle.run_command()?.args(["/bin/guest", "print", "without"]).run()?.prints("without\n")?;
     Ok(())
+}
+
+/// The config that exec reads has no args.
+fn exec_after_run_with_arguments(ctx: &Context) -> Outcome {
+    ctx.need_kelson("words after the id of run")?;
+    let mut bundle = ctx.bundle()?;
+    let container = bundle.remove("/process/args").container()?;
+    let run = container.verb("run").args(["--detach", "--bundle"]).arg(&bundle.dir).arg(&container.id);
+    run.args(["/bin/guest", "sleep"]).run()?.ok()?;
+    container.exec(&["print", "inside"])?.prints("inside\n")?;
+    container.exec_process(&container.process(&["print", "by a file"]))?.prints("by a file\n")?;
+    container.exec_command(&[], &[]).run()?.fails()?;
+    container.end()
 }
 
 fn exec_options(ctx: &Context) -> Outcome {
