@@ -54,6 +54,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "kill_of_a_stopped_one", run: kill_stopped },
     Test { name: "kill_all_in_a_shared_pid_namespace", run: kill_all_shared },
     Test { name: "kill_all_after_init_ended", run: kill_all_after_init },
+    Test { name: "sigkill_in_a_shared_pid_namespace_is_for_all", run: sigkill_shared },
     Test { name: "kill_all_in_its_own_pid_namespace", run: kill_all_own },
     Test { name: "kill_all_with_another_signal", run: kill_all_term },
     Test { name: "kill_all_without_a_cgroup", run: kill_all_without_cgroup },
@@ -761,6 +762,25 @@ fn kill_all_after_init(ctx: &Context) -> Outcome {
     check!(!processes(&container).is_empty(), "the children ended by themselves, the test shows nothing");
     container.verb("kill").args(["--all", &container.id, "9"]).run()?.ok()?;
     eventually(ctx.patience, "all processes end", || processes(&container).is_empty().then_some(()))?;
+    container.delete()?.ok()?;
+    Ok(())
+}
+
+/// Whoever sends it wants the end of the container; any other signal is the first process's business.
+fn sigkill_shared(ctx: &Context) -> Outcome {
+    ctx.need_kelson("SIGKILL for all without --all (runc from 1.2 has it too)")?;
+    let mut bundle = ctx.bundle()?;
+    let container = with_children(ctx, bundle.without_namespace("pid"))?;
+    container.kill("TERM")?.ok()?;
+    container.wait_status("stopped")?;
+    check_eq!(processes(&container).len(), 3, "processes after SIGTERM for the first one");
+    container.kill("KILL")?.ok()?;
+    eventually(ctx.patience, "all processes end", || processes(&container).is_empty().then_some(()))?;
+    container.delete()?.ok()?;
+    let container = with_children(ctx, &mut bundle)?;
+    container.kill("KILL")?.ok()?;
+    eventually(ctx.patience, "all processes end", || processes(&container).is_empty().then_some(()))?;
+    container.wait_status("stopped")?;
     container.delete()?.ok()?;
     Ok(())
 }
