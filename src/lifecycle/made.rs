@@ -41,7 +41,7 @@ pub(super) struct Made {
     state: State,
     /// Master of the container's pty, if no console socket took it.
     console: Option<OwnedFd>,
-    /// Hooks that act on the host have run, which only poststop hooks undo.
+    /// Hooks may have run, and acted on the host, which only poststop hooks undo.
     hooks_begun: bool,
     /// Written, and to be removed if the container is not made.
     pid_file: Option<PathBuf>,

@@ -287,9 +287,9 @@ impl<'c> Init<'_, 'c> {
     }
 
     fn run_host_hooks(&mut self) -> Result<()> {
-        let hooks = &self.setup.plan.hooks;
-        let has_devices = !self.setup.plan.net_devices.is_empty();
-        if hooks.prestart.is_empty() && hooks.create_runtime.is_empty() && !has_devices {
+        // Also for createContainer hooks, which ask for the state: the answer comes when the parent has this process in the
+        // record, and its limits are complete.
+        if !self.setup.plan.hooks.run_in_create() && self.setup.plan.net_devices.is_empty() {
             return Ok(());
         }
         self.parent.tell(&Ask::RunHostHooks)?;

@@ -9,7 +9,8 @@
 //!   Overlay error ────────────────▶ has fuse-overlayfs make the overlay that the kernel refused [descriptor of the user
 //!                                   namespace, if it is the container's own]
 //!                 ◀──────────────── Done [descriptor of the mount]
-//!   RunHostHooks  ────────────────▶ runs prestart and createRuntime hooks in the host's namespaces
+//!   RunHostHooks  ────────────────▶ runs prestart and createRuntime hooks in the host's namespaces; by then the record names
+//!                                   this process, and createContainer hooks may ask for it
 //!                 ◀──────────────── Done
 //!   Console + fd  ────────────────▶ the pty's master: to the console socket, or relayed by a foreground run
 //!   Listener n    ────────────────▶ takes descriptor n (seccomp notification) and hands it to the listener

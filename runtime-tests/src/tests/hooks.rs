@@ -19,6 +19,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "namespaces_of_each_point", run: namespaces },
     Test { name: "create_runtime_runs_before_pivot_root", run: before_pivot_root },
     Test { name: "create_container_sees_the_mounts", run: create_container_sees_mounts },
+    Test { name: "create_container_can_ask_for_the_state", run: create_container_state },
     Test { name: "descriptors_of_hooks_are_stdio", run: descriptors },
     Test { name: "prestart_failing", run: prestart_failing },
     Test { name: "create_runtime_failing", run: create_runtime_failing },
@@ -263,6 +264,28 @@ fn create_container_sees_mounts(ctx: &Context) -> Outcome {
     check_eq!(run.said("read")?["text"], json!("by the hook"), "what the hook wrote into the container's tmpfs");
     check!(!Path::new(&mark).exists(), "the hook wrote to the host's directory");
     Ok(())
+}
+
+/// The configuration takes long to be copied, which create does while the container's process goes on.
+fn create_container_state(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    let mut container = bundle.container()?;
+    let mark = ctx.dir.join("state");
+    let state = container.verb("state").arg(&container.id).shown();
+    let script = format!("{state} > {}", mark.display());
+    bundle.push(
+        "/hooks/createContainer",
+        json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}),
+    );
+    bundle.guest(&["sleep"]).write()?;
+    let mut config = fs::OpenOptions::new().append(true).open(bundle.dir.join("config.json"))?;
+    std::io::Write::write_all(&mut config, " ".repeat(48 << 20).as_bytes())?;
+    drop(config);
+    container.create()?.ok()?;
+    let seen: Value = serde_json::from_str(&fs::read_to_string(mark)?)?;
+    check_eq!(seen["id"], json!(container.id), "id: {seen}");
+    check_eq!(seen["pid"], json!(container.pid()?), "pid: {seen}");
+    container.end()
 }
 
 fn descriptors(ctx: &Context) -> Outcome {
