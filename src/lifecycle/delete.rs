@@ -29,10 +29,10 @@ pub fn delete(runtime: &Runtime, options: &cli::Delete) -> Result<()> {
 fn one(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
     let locked = match force {
         false => Locked::open(&runtime.root, id)?,
-        true => match take(runtime, id) {
+        true => match take(runtime, id)? {
+            Some(locked) => locked,
             // As runc and crun: what is not there need not be deleted.
-            Err(error) if error.kind() == Kind::State => return Ok(()),
-            other => other?,
+            None => return Ok(()),
         },
     };
     let Some(state) = locked.load()? else {
@@ -70,19 +70,21 @@ pub fn destroy_locked(locked: Locked, own: &State, tell: impl FnOnce()) -> Resul
 }
 
 /// Holds container `id`, whoever else works on it: a create is told to undo what it did, whoever waits for the container's
-/// process sees its end. Other deletions are left to finish: what is waited for is the lock.
-fn take(runtime: &Runtime, id: &str) -> Result<Locked> {
-    let directory = Directory::open(&runtime.root, id)?;
+/// process sees its end. Other deletions are left to finish: what is waited for is the lock. `None` if there is no such
+/// container, or not any more.
+fn take(runtime: &Runtime, id: &str) -> Result<Option<Locked>> {
+    let directory = match Directory::open(&runtime.root, id) {
+        Err(error) if error.kind() == Kind::State => return Ok(None),
+        other => other?,
+    };
     let begin = Instant::now();
     let mut told: Option<Instant> = None;
     loop {
         match directory.try_lock() {
-            Ok(true) => return Ok(Locked::of(directory)),
+            Ok(true) => return Ok(Some(Locked::of(directory))),
             Ok(false) => {}
             // Undone by its maker, or deleted; a later one with the name is not the one that was asked for.
-            Err(e) if e.errno() == Some(Errno::ENOENT) => {
-                return Err(Error::state(format!("container {id:?} does not exist any more")));
-            }
+            Err(e) if e.errno() == Some(Errno::ENOENT) => return Ok(None),
             Err(e) => return Err(e),
         }
         match directory.load()? {

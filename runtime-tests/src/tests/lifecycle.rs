@@ -65,6 +65,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "delete_force_of_a_running_one", run: delete_force_running },
     Test { name: "delete_force_in_a_shared_pid_namespace", run: delete_force_shared },
     Test { name: "delete_force_of_a_missing_one", run: delete_force_missing },
+    Test { name: "delete_force_of_one_that_cannot_be_read_is_an_error", run: delete_force_unreadable },
     Test { name: "delete_force_while_a_hook_of_create_hangs", run: delete_force_hanging_create },
     Test { name: "delete_force_while_a_hook_of_start_hangs", run: delete_force_hanging_start },
     Test { name: "delete_force_while_two_starts_hang", run: delete_force_two_starts },
@@ -901,6 +902,26 @@ fn delete_force_missing(ctx: &Context) -> Outcome {
     check_eq!(run.out(), "", "output");
     ctx.runtime().args(["delete", "-f", "nobody"]).run()?.ok()?;
     Ok(())
+}
+
+/// A newer Kelson made it, whoever else holds it: it is there all the same.
+fn delete_force_unreadable(ctx: &Context) -> Outcome {
+    ctx.need_kelson("its own records")?;
+    let container = sleeper(ctx)?.create()?;
+    let dir = ctx.root.join(&container.id);
+    let record = fs::read_to_string(dir.join("state.json"))?;
+    let mut newer: Value = serde_json::from_str(record.lines().last().unwrap_or_default())?;
+    newer["format"] = json!(99);
+    fs::write(dir.join("state.json"), format!("{newer}\n"))?;
+    for is_held in [false, true] {
+        let holder = fs::File::open(&dir)?;
+        if is_held {
+            holder.lock()?;
+        }
+        container.delete_force()?.fails_saying(&["format 99"])?;
+    }
+    fs::write(dir.join("state.json"), record)?;
+    container.end()
 }
 
 /// A directory below the root that no container has, as where --root names a wrong place: it is listed nowhere and stays.
