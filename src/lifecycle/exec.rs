@@ -6,7 +6,8 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
-use super::{Runtime, foreground, listen, pid_file};
+use super::pid_file::PidFile;
+use super::{Runtime, foreground, listen};
 use crate::cgroup::SubCgroup;
 use crate::cli;
 use crate::ended::Exit;
@@ -124,9 +125,7 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
     if let (Some(socket), Some(pidfd)) = (&options.pidfd_socket, child.pidfd()) {
         terminal::send_fd(socket, pidfd, b"pidfd").doing(|| format!("send a pidfd to {}", socket.display()))?;
     }
-    if let Some(path) = &options.pid_file {
-        pid_file::write(path, child.pid())?;
-    }
+    let pid_file = options.pid_file.as_deref().map(|path| PidFile::write(path, child.pid())).transpose()?;
     signals.check()?;
     timings.lap("write the PID file");
     child.answer(Answer::Start)?;
@@ -136,6 +135,9 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
     executed?;
     timings.finish();
     let (pid, pidfd) = child.keep();
+    if let Some(file) = pid_file {
+        file.keep();
+    }
     if options.detach {
         return Ok(0);
     }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use nix::unistd::Pid;
 
 use super::create::Loaded;
-use super::{Runtime, fuse, kept, listen, pid_file, steps};
+use super::pid_file::PidFile;
+use super::{Runtime, fuse, kept, listen, steps};
 use crate::cgroup::{self, Cgroup};
 use crate::cli;
 use crate::error::{Context, Error, Result};
@@ -33,6 +34,7 @@ pub(super) enum Until {
 
 /// A container that is being made: dropping it undoes all, in the order of the fields.
 pub(super) struct Made {
+    pid_file: Option<PidFile>,
     net_devices: Option<MovedDevices>,
     child: Child,
     host_mount: Option<HostMount>,
@@ -43,8 +45,6 @@ pub(super) struct Made {
     console: Option<OwnedFd>,
     /// Hooks may have run, and acted on the host, which only poststop hooks undo.
     hooks_begun: bool,
-    /// Written, and to be removed if the container is not made.
-    pid_file: Option<PathBuf>,
 }
 
 /// The root of a container without a mount namespace, which is mounted on the host: dropping it takes the mount away.
@@ -183,6 +183,7 @@ pub(super) fn make(
         terminal::send_fd(socket, pidfd, b"pidfd").doing(|| format!("send a pidfd to {}", socket.display()))?;
     }
     let mut made = Made {
+        pid_file: None,
         net_devices: None,
         child,
         host_mount,
@@ -191,7 +192,6 @@ pub(super) fn make(
         state,
         console: None,
         hooks_begun: false,
-        pid_file: None,
     };
     timings.lap(steps::KEEP);
     let result = made.set_up(runtime, options, plan, &awaited, signals, timings);
@@ -262,8 +262,7 @@ impl Made {
         let locked = self.reserved.locked().ok_or_else(|| Error::state("the state directory is gone"))?;
         locked.go_on(&self.state)?;
         if let Some(path) = &options.pid_file {
-            pid_file::write(path, self.child.pid())?;
-            self.pid_file = Some(path.clone());
+            self.pid_file = Some(PidFile::write(path, self.child.pid())?);
         }
         timings.lap(steps::SAVE);
         Ok(())
@@ -301,10 +300,6 @@ impl Made {
         let killed = self.cgroup.record().killed_for_memory().filter(|_| error.property().is_none());
         let is_hooks_failure = error.property().is_some_and(|property| property.starts_with("hooks."));
         let (needs_poststop, state) = (self.hooks_begun || is_hooks_failure, self.state.clone());
-        if let Some(path) = &self.pid_file {
-            // Whoever reads it would take the container for made.
-            let _ = std::fs::remove_file(path);
-        }
         drop(self);
         if needs_poststop {
             match state.to_oci(Status::Stopped) {
@@ -326,6 +321,9 @@ impl Made {
         }
         self.cgroup.keep();
         self.reserved.keep();
+        if let Some(file) = self.pid_file {
+            file.keep();
+        }
         (pid, pidfd, self.console, self.state)
     }
 }

@@ -25,6 +25,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "create_fails_and_not_start", run: create_fails },
     Test { name: "exec_of_a_missing_program", run: exec_missing },
     Test { name: "exec_of_a_file_that_is_not_executable", run: exec_not_executable },
+    Test { name: "exec_that_fails_leaves_no_pid_file", run: exec_pid_file },
     Test { name: "script_runs", run: script_runs },
 ];
 
@@ -212,6 +213,23 @@ fn exec_not_executable(ctx: &Context) -> Outcome {
     if ctx.peer == Peer::Kelson {
         check_eq!(run.code, 255, "exit code\n  {}", run.told());
     }
+    container.end()
+}
+
+/// Only execve(2) finds out what is wrong with the program: the PID is known by then, and soon another's.
+fn exec_pid_file(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    bundle.executable("/bin/empty", "")?;
+    let container = bundle.guest(&["sleep"]).start()?;
+    let file = ctx.dir.join("exec.pid");
+    let exec = |program: &str| {
+        let options = ["--detach", "--pid-file", &file.to_string_lossy()];
+        container.exec_command(&options, &[program, "sleep"]).run()
+    };
+    exec("/bin/empty")?.fails()?;
+    check!(!file.exists(), "a failed exec left its PID file: {:?}", fs::read_to_string(&file));
+    exec("/bin/guest")?.ok()?;
+    check!(file.exists(), "exec wrote no PID file");
     container.end()
 }
 

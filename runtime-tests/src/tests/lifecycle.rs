@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Bundle, Container, Context, Outcome, Peer, Running, Test, children, eventually, json};
+use crate::harness::{Bundle, Container, Context, Outcome, Peer, Running, Test, Value, children, eventually, json};
 use crate::sys::{self, BeforeExec};
 use crate::{check, check_eq, skip};
 
