@@ -37,6 +37,11 @@ fn hook(spec: spec::Hook<'_>, property: String) -> Result<Hook> {
     if let Some(i) = env.iter().position(|entry| entry.is_empty() || entry.starts_with('=')) {
         return Err(Error::config(part(&format!("env[{i}]")), format!("environment entry {:?} has no name", env[i])));
     }
+    // config.md#posix-platform-hooks: as in environ. std::process::Command passes nothing else on.
+    if let Some(i) = env.iter().position(|entry| !entry.contains('=')) {
+        return Err(Error::config(part(&format!("env[{i}]")), format!("environment entry {:?} has no value", env[i]))
+            .hint("NAME=VALUE, or NAME= for an empty one"));
+    }
     Ok(Hook { path, args: strings(spec.args), env, timeout, property })
 }
 

@@ -1273,6 +1273,11 @@ fn hooks() {
             json!([{"path": "/x", "env": ["=a"]}]),
             "hooks.startContainer[0].env[0]: environment entry \"=a\" has no name",
         ),
+        (
+            "/hooks/poststop",
+            json!([{"path": "/x", "env": ["A=", "B"]}]),
+            "hooks.poststop[0].env[1]: environment entry \"B\" has no value (NAME=VALUE, or NAME= for an empty one)",
+        ),
     ]);
     let hooks = accept(&[("/hooks/poststart", json!([{"path": "/x", "args": ["x", "y"], "timeout": 3}]))]).hooks;
     let hook = &hooks.poststart[0];
