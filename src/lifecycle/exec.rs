@@ -45,7 +45,7 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
     let configured = plan::for_exec(&config, &state.bundle, &host)?;
     let (mut process, user) = process_of(&host, options, file, configured.process)?;
     check_terminal(&process, options)?;
-    listen::pass_on(&mut process);
+    listen::pass_descriptors_on(&mut process);
     if options.console_socket.is_none() && process.console_size.is_none() {
         process.console_size = Relay::caller_size();
     }

@@ -46,6 +46,14 @@ pub fn preserved(preserve_fds: u32) -> Result<u32> {
 
 /// Tells the container's process of the descriptors and the notify socket that it gets.
 pub fn pass_on(process: &mut Process) {
+    pass_descriptors_on(process);
+    if host_notify_socket().is_some() {
+        set_default_env(&mut process.env, "NOTIFY_SOCKET", "/run/notify/notify.sock");
+    }
+}
+
+/// The same for a further process: the notify socket is the container's own, if it has one at all, and tells of its first process.
+pub fn pass_descriptors_on(process: &mut Process) {
     let count = inherited();
     if count > 0 {
         set_default_env(&mut process.env, "LISTEN_FDS", &count.to_string());
@@ -53,9 +61,6 @@ pub fn pass_on(process: &mut Process) {
         if let Ok(names) = std::env::var("LISTEN_FDNAMES") {
             set_default_env(&mut process.env, "LISTEN_FDNAMES", &names);
         }
-    }
-    if host_notify_socket().is_some() {
-        set_default_env(&mut process.env, "NOTIFY_SOCKET", "/run/notify/notify.sock");
     }
 }
 

@@ -74,6 +74,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "notify_socket", run: notify_socket },
     Test { name: "notify_socket_that_is_gone", run: notify_gone },
     Test { name: "notify_directory_is_read_only", run: notify_read_only },
+    Test { name: "notify_socket_of_the_caller_is_not_execs", run: notify_exec },
     Test { name: "stdio_pipes_belong_to_the_user", run: stdio_belongs_to_the_user },
     Test { name: "session_keyring_is_new", run: session_keyring_is_new },
     Test { name: "session_keyring_is_kept_if_asked", run: session_keyring_is_kept },
@@ -760,6 +761,19 @@ fn notify_gone(ctx: &Context) -> Outcome {
     bundle.guest(&["notify", "STATUS=x", ",", "notify", "READY=1", ",", "exit", "5"]);
     bundle.run_command()?.env("NOTIFY_SOCKET", ctx.dir.join("gone.sock")).run()?.exits(5)?;
     Ok(())
+}
+
+/// What exec runs is not the service that the container may be, and no socket is made for it.
+fn notify_exec(ctx: &Context) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    let container = bundle.guest(&["sleep"]).start()?;
+    let exec = |options: &[&str]| {
+        let command = container.exec_command(options, &["/bin/guest", "report"]);
+        command.env("NOTIFY_SOCKET", ctx.dir.join("notify.sock")).run()?.ok()?.report()
+    };
+    check_eq!(exec(&[])?.env("NOTIFY_SOCKET"), None, "NOTIFY_SOCKET of exec");
+    check_eq!(exec(&["--env", "NOTIFY_SOCKET=/own"])?.env("NOTIFY_SOCKET"), Some("/own".into()), "what exec was told");
+    container.end()
 }
 
 /// The directory of the socket is the host's: on its /run, which is small.
