@@ -62,6 +62,7 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
         namespaces: state.namespaces,
         no_new_keyring: state.no_new_keyring,
         is_hidden: !nix::unistd::geteuid().is_root(),
+        rootless: runtime.rootless,
         cgroup: &entry,
         last_capability: host.last_capability,
         preserved,
@@ -121,7 +122,9 @@ pub fn exec(runtime: &Runtime, options: &cli::Exec) -> Result<u8> {
     timings.lap("wait for the process");
     timings.hear(child.heard());
     set_up?;
-    parent::set_oom_score_adj(child.pid(), oom_score_adj, runtime.rootless)?;
+    if !request.is_hidden {
+        parent::set_oom_score_adj(child.pid(), oom_score_adj, runtime.rootless)?;
+    }
     if let (Some(socket), Some(pidfd)) = (&options.pidfd_socket, child.pidfd()) {
         terminal::send_fd(socket, pidfd, b"pidfd").doing(|| format!("send a pidfd to {}", socket.display()))?;
     }

@@ -31,6 +31,8 @@ pub struct Exec<'c> {
     pub no_new_keyring: bool,
     /// The parent has no privilege over it while it is not dumpable.
     pub is_hidden: bool,
+    /// The caller lacks root's privileges.
+    pub rootless: bool,
     pub cgroup: &'c cgroup::Entry,
     pub last_capability: u8,
     pub preserved: u32,
@@ -44,10 +46,22 @@ impl Exec<'_> {
     pub fn before_joining(&self) -> Result<()> {
         process::set_parent_death_signal(libc::SIGKILL).doing(|| "ask for a signal at the parent's death")?;
         signals::reset()?;
+        if self.is_hidden && self.process.oom_score_adj.is_some() {
+            self.set_oom_score_adj_hidden()?;
+        }
         if let Some(cpus) = &self.process.exec_cpu_affinity.initial {
             set_affinity(cpus).property(|| "process.execCPUAffinity.initial")?;
         }
         self.cgroup.join()
+    }
+
+    /// oom_score_adj, which the container's process inherits: of who is not dumpable the file belongs to root (proc(5)). For this
+    /// the stage may be looked into, as its parent was: by nobody in the container, as long as it has joined nothing of it
+    /// (ptrace(2): what counts is the user namespace that it is still in).
+    fn set_oom_score_adj_hidden(&self) -> Result<()> {
+        process::set_dumpable(true).doing(|| "become dumpable")?;
+        super::parent::set_oom_score_adj(nix::unistd::getpid(), self.process.oom_score_adj, self.rootless)?;
+        process::set_dumpable(false).doing(|| "become undumpable")
     }
 
     pub fn close_foreign_descriptors(&self, kept: &[BorrowedFd<'_>]) -> Result<()> {

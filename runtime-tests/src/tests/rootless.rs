@@ -31,6 +31,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "setgroups_is_denied_without_helpers", run: setgroups },
     Test { name: "new_network", run: new_network },
     Test { name: "masked_and_readonly_paths", run: masked },
+    Test { name: "oom_score_adj_of_create_and_exec", run: oom_score_adj },
     Test { name: "hooks_run", run: hooks },
     Test { name: "seccomp", run: seccomp },
     Test { name: "seccomp_listener_of_create_and_exec", run: seccomp_listener },
@@ -345,6 +346,22 @@ fn masked(ctx: &Context) -> Outcome {
     check_eq!(seen.said("read")?["text"].as_str().unwrap_or_default(), "", "content of /proc/timer_list");
     check_eq!(seen.said("write")?["errno"], json!(libc::EROFS), "errno of writing below /proc/sys");
     Ok(())
+}
+
+/// Raising it needs no privilege.
+fn oom_score_adj(ctx: &Context) -> Outcome {
+    let mut bundle = rootless(ctx)?;
+    bundle.set("/process/oomScoreAdj", 345).guest(&["report", ",", "sleep"]);
+    let mut container = prepare(&mut bundle)?;
+    container.create()?.ok()?;
+    container.start()?.ok()?;
+    check_eq!(container.report()?.number("oom_score_adj"), 345, "oom_score_adj of create");
+    check_eq!(container.exec(&["report"])?.ok()?.report()?.number("oom_score_adj"), 345, "oom_score_adj of exec");
+    let mut process = container.process(&["report"]);
+    process["oomScoreAdj"] = json!(456);
+    let seen = container.exec_process(&process)?.ok()?.report()?;
+    check_eq!(seen.number("oom_score_adj"), 456, "oom_score_adj of exec --process");
+    container.end()
 }
 
 fn hooks(ctx: &Context) -> Outcome {
