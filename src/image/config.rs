@@ -15,6 +15,7 @@ use super::seccomp;
 use super::{Digest, Store};
 use crate::error::{Context, Error, Result};
 use crate::plan::{self, CAPABILITIES, OCI_VERSION};
+use crate::security::seccomp::Arch;
 use crate::security::users::UserSpec;
 
 /// What an image is configured with (image-spec, config.md); what a container does not depend on is left out.
@@ -248,7 +249,12 @@ fn seccomp_profile(options: &Options, capabilities: &[&str]) -> Result<Option<Va
     if let Some(file) = &options.security.seccomp_file {
         let doing = || format!("read the seccomp profile {}", file.display());
         let text = std::fs::read(file).doing(doing)?;
-        return serde_json::from_slice(&text).map(Some).map_err(|error| Error::usage(error.to_string())).doing(doing);
+        let profile = serde_json::from_slice(&text).map_err(|error| Error::usage(error.to_string())).doing(doing)?;
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").doing(|| "look at the kernel's version")?;
+        let kernel = seccomp::version(&release)
+            .ok_or_else(|| Error::other(format!("the kernel's version {release:?} is not understood")))?;
+        let host = seccomp::Host { has: |name: &str| capabilities.contains(&name), arch: Arch::native(), kernel };
+        return seccomp::resolve(profile, &host).map(Some).doing(doing);
     }
     if options.privileged || options.security.no_seccomp {
         return Ok(None);

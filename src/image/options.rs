@@ -143,7 +143,7 @@ pub struct Security {
     pub no_new_privileges: bool,
     /// `seccomp=unconfined`
     pub no_seccomp: bool,
-    /// `seccomp=FILE`: a profile such as `linux.seccomp`.
+    /// `seccomp=FILE`: a profile such as `linux.seccomp`, or in docker's format.
     pub seccomp_file: Option<PathBuf>,
     pub apparmor: Option<String>,
     pub selinux_label: Option<String>,

@@ -20,6 +20,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "defaults_are_docker_s", run: defaults },
     Test { name: "capabilities", run: capabilities },
     Test { name: "seccomp", run: seccomp },
+    Test { name: "seccomp_profile_in_docker_s_format", run: docker_profile },
     Test { name: "privileged", run: privileged },
     Test { name: "limits", run: limits },
     Test { name: "mounts", run: mounts },
@@ -232,6 +233,37 @@ fn seccomp(ctx: &Context) -> Outcome {
     let file = ctx.dir.join("profile.json");
     fs::write(&file, json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["unshare"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}]}).to_string())?;
     check_eq!(result(&["--security-opt", &format!("seccomp={}", file.display())])?, json!(95), "errno by a profile");
+    Ok(())
+}
+
+/// A rule of it holds for whom it says, and one that is not understood for nobody.
+fn docker_profile(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    let number = libc::SYS_unshare.to_string();
+    let flags = libc::CLONE_NEWUTS.to_string();
+    let file = ctx.dir.join("docker.json");
+    let option = format!("seccomp={}", file.display());
+    let run = |condition: &str, options: &[&str]| {
+        let profile = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86", "SCMP_ARCH_X32"]}],
+            "syscalls": [
+                {"names": ["unshare"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95, condition: {"caps": ["CAP_SYS_ADMIN"]}},
+            ],
+        });
+        fs::write(&file, profile.to_string())?;
+        let options: Vec<&str> = ["--security-opt", &option].iter().chain(options).copied().collect();
+        image.guest(&options, &["syscall", &number, &flags])
+    };
+    let errno = |condition: &str, options: &[&str]| -> Outcome<Value> {
+        Ok(run(condition, options)?.ok()?.said("syscall")?["errno"].clone())
+    };
+    let admin = ["--cap-add", "SYS_ADMIN"];
+    check_eq!(errno("excludes", &[])?, json!(95), "errno of a rule that is not for CAP_SYS_ADMIN, without it");
+    check_eq!(errno("excludes", &admin)?, json!(0), "errno of a rule that is not for CAP_SYS_ADMIN, with it");
+    check_eq!(errno("includes", &[])?, json!(libc::EPERM), "errno of the kernel, the rule being for CAP_SYS_ADMIN");
+    check_eq!(errno("includes", &admin)?, json!(95), "errno of a rule that is for CAP_SYS_ADMIN, with it");
+    run("include", &[])?.fails_saying(&["docker.json", "syscalls[0]", "include"])?;
     Ok(())
 }
 
