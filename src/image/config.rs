@@ -271,7 +271,8 @@ fn namespaces(options: &Options, place: &Place<'_>) -> Vec<Value> {
         Network::Path(path) => kinds.push(json!({"type": "network", "path": path})),
         _ => kinds.push(json!({"type": "network"})),
     }
-    if place.is_cgroup_v2 && !options.privileged {
+    // A privileged one too, as docker: it may write to /sys/fs/cgroup, which must not be the host's.
+    if place.is_cgroup_v2 {
         kinds.push(json!({"type": "cgroup"}));
     }
     if place.ids.is_some() {

@@ -22,6 +22,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "seccomp", run: seccomp },
     Test { name: "seccomp_profile_in_docker_s_format", run: docker_profile },
     Test { name: "privileged", run: privileged },
+    Test { name: "privileged_has_its_own_cgroups_on_v2", run: privileged_cgroups },
     Test { name: "limits", run: limits },
     Test { name: "mounts", run: mounts },
     Test { name: "read_only_root", run: read_only },
@@ -280,6 +281,23 @@ fn privileged(ctx: &Context) -> Outcome {
     check_eq!(bits(&seen, "effective"), capability_bits(&all), "capabilities");
     check_eq!(seen["seccomp"], no_filter(ctx), "seccomp mode");
     check!(!seen.mount("/sys")?.has("ro"), "/sys is read-only");
+    Ok(())
+}
+
+/// What the entrypoint of docker:dind does: below the host's root it would be there for all.
+fn privileged_cgroups(ctx: &Context) -> Outcome {
+    ctx.need_v2()?;
+    let image = plain(ctx)?;
+    let name = image.fresh_id();
+    let run = image.guest(&["--privileged"], &["mkdir", &format!("/sys/fs/cgroup/{name}"), ",", "report"])?.ok()?;
+    let is_on_host = fs::remove_dir(ctx.cgroups.path("freezer", &name)).is_ok();
+    check!(!is_on_host, "the container made a cgroup below the host's root");
+    check_eq!(run.said("mkdir")?["errno"], json!(0), "errno of making a cgroup");
+    let seen = run.report()?;
+    let own = fs::read_link("/proc/self/ns/cgroup")?;
+    check!(seen["namespaces"]["cgroup"] != json!(own), "the cgroup namespace is the host's");
+    let lines = seen["cgroup"].as_array().cloned().unwrap_or_default();
+    check!(lines.contains(&json!("0::/")), "its cgroup is not the root that it sees: {lines:?}");
     Ok(())
 }
 
