@@ -68,6 +68,8 @@ pub struct Place<'a> {
     pub id_mapped: bool,
     /// The caller has no privilege on the host.
     pub rootless: bool,
+    /// The caller's user namespace is not the host's.
+    pub in_user_ns: bool,
     /// Who the program runs as if nobody else is named on the command line; `None`: whom the image names.
     pub user: Option<String>,
     pub terminal: bool,
@@ -183,7 +185,7 @@ pub fn bundle(image: &ImageConfig, options: &Options, place: &Place<'_>) -> Resu
     if !resources.is_empty() {
         linux["resources"] = resources.into();
     }
-    let sysctl = sysctl(options, &place.network);
+    let sysctl = sysctl(options, &place.network, place.ids.is_some() || place.in_user_ns);
     if !sysctl.is_empty() {
         linux["sysctl"] = sysctl.into();
     }
@@ -330,11 +332,16 @@ fn resources(options: &Options, place: &Place<'_>) -> Result<Map<String, Value>>
     Ok(all)
 }
 
-fn sysctl(options: &Options, network: &Network) -> Map<String, Value> {
+fn sysctl(options: &Options, network: &Network, in_user_ns: bool) -> Map<String, Value> {
     let mut all = Map::new();
-    if *network != Network::Host {
-        // As docker does it: a program may listen on every port and ping without a privilege of its own.
+    // As docker does it: a program may listen on every port and ping without a privilege of its own. A namespace that exists is
+    // somebody else's to configure.
+    if !matches!(network, Network::Host | Network::Path(_)) {
         all.insert("net.ipv4.ip_unprivileged_port_start".into(), json!("0"));
+        // EINVAL for a group that the writer's user namespace does not have (net/ipv4/sysctl_net_ipv4.c).
+        if !in_user_ns {
+            all.insert("net.ipv4.ping_group_range".into(), json!("0 2147483647"));
+        }
     }
     all.extend(options.sysctls.iter().map(|(key, value)| (key.clone(), json!(value))));
     all
@@ -674,5 +681,30 @@ pub fn needs_user_namespace(options: &Options, rootless: bool) -> Result<bool> {
             .hint("--userns auto gives root's containers ids")),
         (UserNs::Own, _) => Ok(true),
         (UserNs::Default | UserNs::KeepId, rootless) => Ok(rootless),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_and_ping_are_for_all_in_a_network_of_ones_own() {
+        let options = Options { sysctls: vec![("net.ipv4.ip_forward".into(), "1".into())], ..Options::default() };
+        let own = json!({"net.ipv4.ip_forward": "1"});
+        let ports = json!({"net.ipv4.ip_forward": "1", "net.ipv4.ip_unprivileged_port_start": "0"});
+        let mut both = ports.clone();
+        both["net.ipv4.ping_group_range"] = json!("0 2147483647");
+        for (network, in_user_ns, expected) in [
+            (Network::None, false, &both),
+            (Network::Pasta(vec![]), false, &both),
+            (Network::None, true, &ports),
+            (Network::Host, false, &own),
+            (Network::Path("/run/netns/a".into()), false, &own),
+        ] {
+            assert_eq!(&Value::from(sysctl(&options, &network, in_user_ns)), expected, "{network} {in_user_ns}");
+        }
+        let asked = Options { sysctls: vec![("net.ipv4.ping_group_range".into(), "1 0".into())], ..Options::default() };
+        assert_eq!(sysctl(&asked, &Network::None, false)["net.ipv4.ping_group_range"], "1 0", "what is asked for");
     }
 }

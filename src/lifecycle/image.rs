@@ -11,7 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::{getegid, geteuid};
 
-use super::{Runtime, kept};
+use super::{Runtime, is_in_user_namespace, kept};
 use crate::error::{Context, Error, Result};
 use crate::image::config::{self, Bundle, IdMaps, ImageConfig, Place};
 use crate::image::kept::Kept;
@@ -96,6 +96,7 @@ pub fn configure(runtime: &Runtime, options: &Options, wanted: Wanted<'_>) -> Re
         image: image.config,
         id_mapped: claim.is_some(),
         rootless: runtime.rootless,
+        in_user_ns: is_in_user_namespace(),
         user: (options.userns == UserNs::KeepId).then(|| format!("{}:{}", geteuid(), getegid())),
         ids,
         terminal,

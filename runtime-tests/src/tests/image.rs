@@ -18,6 +18,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "user_that_is_not_in_the_image", run: unknown_user },
     Test { name: "working_directory", run: working_directory },
     Test { name: "defaults_are_docker_s", run: defaults },
+    Test { name: "ping_without_a_privilege", run: ping },
     Test { name: "capabilities", run: capabilities },
     Test { name: "seccomp", run: seccomp },
     Test { name: "seccomp_profile_in_docker_s_format", run: docker_profile },
@@ -199,6 +200,21 @@ fn defaults(ctx: &Context) -> Outcome {
     }
     let names: Vec<Value> = run.said("interfaces")?.as_array().cloned().unwrap_or_default();
     check!(names.iter().all(|interface| interface["name"] == json!("lo")), "interfaces: {names:?}");
+    Ok(())
+}
+
+/// socket(2) of ping(8) for who has no capability: the group range says who may (icmp(7)).
+fn ping(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    let socket = [libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_ICMP].map(|word| word.to_string());
+    let number = libc::SYS_socket.to_string();
+    let words = ["syscall", &number, &socket[0], &socket[1], &socket[2]];
+    let errno = |options: &[&str]| -> Outcome<Value> {
+        let options: Vec<&str> = ["--user", "1000:1000", "--cap-drop", "ALL"].iter().chain(options).copied().collect();
+        Ok(image.guest(&options, &words)?.ok()?.said("syscall")?["errno"].clone())
+    };
+    check_eq!(errno(&[])?, json!(0), "errno of a socket for echo requests");
+    check_eq!(errno(&["--sysctl", "net.ipv4.ping_group_range=1 0"])?, json!(libc::EACCES), "errno where none may");
     Ok(())
 }
 
