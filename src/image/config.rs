@@ -163,7 +163,9 @@ pub fn bundle(image: &ImageConfig, options: &Options, place: &Place<'_>) -> Resu
         "devices": devices,
     });
     if !options.privileged && !options.security.open_system_paths {
-        linux["maskedPaths"] = json!(MASKED_PATHS);
+        let throttling = throttling(Path::new("/sys/devices/system/cpu"));
+        let masked = MASKED_PATHS.into_iter().map(PathBuf::from).chain(throttling);
+        linux["maskedPaths"] = masked.map(|path| json!(path)).collect();
         linux["readonlyPaths"] = json!(READONLY_PATHS);
     }
     if let Some(profile) = seccomp_profile(options, &capabilities)? {
@@ -213,6 +215,16 @@ pub fn bundle(image: &ImageConfig, options: &Options, place: &Place<'_>) -> Resu
         config["hostname"] = json!(hostname);
     }
     Ok(Bundle { config, files })
+}
+
+/// How often each CPU was slowed down for heat, where the kernel counts it: like /proc/interrupts it tells of what others compute
+/// (moby, oci/defaults.go).
+fn throttling(cpus: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(cpus).into_iter().flatten().flatten();
+    let counts = entries.map(|entry| entry.path().join("thermal_throttle"));
+    let mut all: Vec<PathBuf> = counts.filter(|path| path.is_dir()).collect();
+    all.sort_unstable();
+    all
 }
 
 fn capabilities(options: &Options) -> Result<Vec<&'static str>> {
@@ -706,5 +718,17 @@ mod tests {
         }
         let asked = Options { sysctls: vec![("net.ipv4.ping_group_range".into(), "1 0".into())], ..Options::default() };
         assert_eq!(sysctl(&asked, &Network::None, false)["net.ipv4.ping_group_range"], "1 0", "what is asked for");
+    }
+
+    #[test]
+    fn every_cpu_that_counts_is_masked() {
+        let dir = std::env::temp_dir().join(format!("kelson-cpus-{}", std::process::id()));
+        for name in ["cpu1/thermal_throttle", "cpu0/thermal_throttle", "cpu2/topology", "cpufreq"] {
+            std::fs::create_dir_all(dir.join(name)).unwrap();
+        }
+        let found = throttling(&dir);
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(found, ["cpu0/thermal_throttle", "cpu1/thermal_throttle"].map(|name| dir.join(name)));
+        assert!(throttling(&dir).is_empty());
     }
 }
