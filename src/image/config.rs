@@ -50,6 +50,8 @@ pub struct Process {
 pub struct Place<'a> {
     /// The container's id, and its host name if it has no other.
     pub id: &'a str,
+    /// The host's name, which is that of a container in the host's network too.
+    pub host_name: &'a str,
     /// Absolute directory in which [`Bundle::files`] will be.
     pub dir: &'a Path,
     /// `root.path`
@@ -148,7 +150,7 @@ pub fn bundle(image: &ImageConfig, options: &Options, place: &Place<'_>) -> Resu
     place.network.check(&options.publish, place.rootless)?;
     let none = Process::default();
     let own = image.config.as_ref().unwrap_or(&none);
-    let hostname = options.hostname.clone().unwrap_or_else(|| place.id.chars().take(64).collect());
+    let hostname = hostname(options, place)?;
     let capabilities = capabilities(options)?;
     let files = network::files(&place.network, options, &hostname)?;
     let mut devices = vec![];
@@ -215,6 +217,18 @@ pub fn bundle(image: &ImageConfig, options: &Options, place: &Place<'_>) -> Resu
         config["hostname"] = json!(hostname);
     }
     Ok(Bundle { config, files })
+}
+
+/// The name that the container has, in its files and variables too.
+fn hostname(options: &Options, place: &Place<'_>) -> Result<String> {
+    match &options.hostname {
+        Some(_) if options.uts_host => {
+            Err(Error::usage("--hostname: with --uts host the name is the host's").hint("leave one of them out"))
+        }
+        Some(name) => Ok(name.clone()),
+        None if options.uts_host || place.network == Network::Host => Ok(place.host_name.to_owned()),
+        None => Ok(place.id.chars().take(64).collect()),
+    }
 }
 
 /// How often each CPU was slowed down for heat, where the kernel counts it: like /proc/interrupts it tells of what others compute

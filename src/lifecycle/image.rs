@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
-use nix::unistd::{getegid, geteuid};
+use nix::unistd::{getegid, geteuid, gethostname};
 
 use super::{Runtime, is_in_user_namespace, kept};
 use crate::error::{Context, Error, Result};
@@ -86,8 +86,10 @@ pub fn configure(runtime: &Runtime, options: &Options, wanted: Wanted<'_>) -> Re
     }
     let (ids, claim) = id_maps(options, runtime, &store, only_looks)?;
     let kept = kept_layer(options, &store, id, &top, only_looks)?;
+    let host_name = gethostname().doing(|| "ask for the host's name")?;
     let place = Place {
         id,
+        host_name: &host_name.to_string_lossy(),
         dir,
         root: root.map_or_else(|| top.clone(), Path::to_path_buf),
         upper: kept.as_ref().map(|kept| (kept.upper(), kept.work())),

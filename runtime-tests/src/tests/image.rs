@@ -29,6 +29,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "read_only_root", run: read_only },
     Test { name: "volumes_hold_what_the_image_has_there", run: volumes },
     Test { name: "hosts_and_host_name", run: hosts },
+    Test { name: "host_name_of_the_host", run: host_name },
     Test { name: "labels_do_not_configure_the_runtime", run: labels },
     Test { name: "device", run: device },
     Test { name: "init_reaps_and_passes_signals_on", run: init },
@@ -397,6 +398,23 @@ fn hosts(ctx: &Context) -> Outcome {
     }
     let run = image.guest(&options, &["read", "/etc/resolv.conf"])?.ok()?;
     check_eq!(run.said("read")?["text"], json!("nameserver 10.9.8.7\n"), "/etc/resolv.conf");
+    Ok(())
+}
+
+/// In the host's network, as docker, or UTS namespace a container has the host's name, unless it is given one.
+fn host_name(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    let name = nix::unistd::gethostname()?.to_string_lossy().into_owned();
+    for options in [&["--network", "host"][..], &["--uts", "host"]] {
+        let run = image.guest(options, &["report", ",", "read", "/etc/hostname"])?.ok()?;
+        let seen = run.report()?;
+        check_eq!(seen["hostname"], json!(name), "host name, {options:?}");
+        check_eq!(variable(&seen, "HOSTNAME"), Some(&*name), "HOSTNAME, {options:?}");
+        check_eq!(run.said("read")?["text"], json!(format!("{name}\n")), "/etc/hostname, {options:?}");
+    }
+    let seen = image.run(&["--network", "host", "--hostname", "ship"], &[])?.ok()?.report()?;
+    check_eq!((&seen["hostname"], variable(&seen, "HOSTNAME")), (&json!("ship"), Some("ship")), "a name of its own");
+    image.run(&["--uts", "host", "--hostname", "ship"], &[])?.fails_saying(&["--hostname", "--uts host"])?;
     Ok(())
 }
 
