@@ -59,7 +59,7 @@ pub const OPTIONS: &[&Opt] = &[
         "OPTION",
         "no-new-privileges, seccomp=unconfined|FILE, apparmor=PROFILE, … (repeatable)",
     ),
-    &value("device", None, "HOST[:PATH][:rwm]", "give it a device of the host (repeatable)"),
+    &value("device", None, "HOST[:PATH][:rwm]", "give it a device of the host, or all below a directory (repeatable)"),
     &switch("privileged", None, "all capabilities and devices, no seccomp filter: no boundary to the host"),
     &value(
         "userns",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{SFlag, major, minor, stat};
@@ -155,8 +156,11 @@ pub fn bundle(image: &ImageConfig, options: &Options, place: &Place<'_>) -> Resu
     let files = network::files(&place.network, options, &hostname)?;
     let mut devices = vec![];
     let mut rules = vec![json!({"allow": options.privileged, "access": "rwm"})];
-    let wanted = options.devices.iter().cloned();
-    for device in wanted.chain(if options.privileged { host_devices()? } else { vec![] }) {
+    let mut wanted = vec![];
+    for device in &options.devices {
+        wanted.extend(devices_of(device)?);
+    }
+    for device in wanted.into_iter().chain(if options.privileged { host_devices()? } else { vec![] }) {
         add_device(&device, place.ids.is_some(), &mut devices, &mut rules)?;
     }
 
@@ -660,42 +664,56 @@ fn add_device(device: &Device, is_rootless: bool, devices: &mut Vec<Value>, rule
     Ok(())
 }
 
-/// The devices below /dev that are not a container's own.
-fn host_devices() -> Result<Vec<Device>> {
-    fn walk(dir: &Path, all: &mut Vec<Device>) -> std::io::Result<()> {
-        for entry in std::fs::read_dir(dir)? {
-            let entry = entry?;
-            let kind = entry.file_type()?;
-            let path = entry.path();
-            if kind.is_dir() {
-                if !["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"]
-                    .iter()
-                    .any(|own| entry.file_name() == *own)
-                {
-                    walk(&path, all)?;
-                }
-            } else if !kind.is_file()
-                && !kind.is_symlink()
-                && stat(&path).is_ok_and(|info| is_device(info.st_mode))
-                && let Some(text) = path.to_str().filter(|text| *text != "/dev/console" && *text != "/dev/ptmx")
-            {
-                all.push(Device { host: text.to_owned(), target: text.to_owned(), access: "rwm".into() });
-            }
-        }
-        Ok(())
+/// The device, or all that are below a directory.
+fn devices_of(device: &Device) -> Result<Vec<Device>> {
+    let doing = || format!("--device: look at {}", device.host);
+    let host = std::fs::canonicalize(&device.host).doing(doing)?;
+    if !host.is_dir() {
+        return Ok(vec![device.clone()]);
     }
-    let is_default = |device: &Device| {
-        ["null", "zero", "full", "random", "urandom", "tty"].iter().any(|name| device.host == format!("/dev/{name}"))
+    let mut found = vec![];
+    add_devices_below(&host, &[], &mut found).doing(doing)?;
+    if found.is_empty() {
+        return Err(
+            Error::usage(format!("--device: there is no device below {}", device.host)).hint("-v mounts other files")
+        );
+    }
+    let target = device.target.trim_end_matches('/');
+    let below = |path: String| {
+        let name = Path::new(&path).strip_prefix(&host).ok()?.to_str()?;
+        Some(Device { target: format!("{target}/{name}"), access: device.access.clone(), host: path })
     };
-    let mut all = vec![];
-    walk(Path::new("/dev"), &mut all).doing(|| "--privileged: list the devices in /dev")?;
-    all.retain(|device| !is_default(device));
-    Ok(all)
+    Ok(found.into_iter().filter_map(below).collect())
 }
 
-fn is_device(mode: u32) -> bool {
-    let kind = mode & SFlag::S_IFMT.bits();
-    kind == SFlag::S_IFCHR.bits() || kind == SFlag::S_IFBLK.bits()
+/// Adds the devices below a directory, but none that a link leads to. `others`: names of directories that are left out.
+fn add_devices_below(dir: &Path, others: &[&str], all: &mut Vec<String>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        let path = entry.path();
+        if kind.is_dir() {
+            if !others.iter().any(|other| entry.file_name() == *other) {
+                add_devices_below(&path, others, all)?;
+            }
+        } else if (kind.is_char_device() || kind.is_block_device())
+            && let Some(text) = path.to_str()
+        {
+            all.push(text.to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// The devices below /dev that are not a container's own.
+fn host_devices() -> Result<Vec<Device>> {
+    let default = ["null", "zero", "full", "random", "urandom", "tty", "console", "ptmx"];
+    let is_default = |path: &String| default.iter().any(|name| *path == format!("/dev/{name}"));
+    let others = ["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"];
+    let mut all = vec![];
+    add_devices_below(Path::new("/dev"), &others, &mut all).doing(|| "--privileged: list the devices in /dev")?;
+    all.retain(|path| !is_default(path));
+    Ok(all.into_iter().map(|path| Device { host: path.clone(), target: path, access: "rwm".into() }).collect())
 }
 
 /// Whether the container's users need a namespace of their own.

@@ -128,7 +128,7 @@ pub struct Ulimit {
     pub hard: u64,
 }
 
-/// `--device`
+/// `--device`; a directory stands for the devices below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
     pub host: String,

@@ -32,6 +32,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "host_name_of_the_host", run: host_name },
     Test { name: "labels_do_not_configure_the_runtime", run: labels },
     Test { name: "device", run: device },
+    Test { name: "devices_below_a_directory", run: device_directory },
     Test { name: "init_reaps_and_passes_signals_on", run: init },
     Test { name: "exit_codes", run: exit_codes },
     Test { name: "detached_until_deleted", run: detached },
@@ -446,6 +447,42 @@ fn device(ctx: &Context) -> Outcome {
         .ok()?;
     check_eq!(run.said("open")?["errno"], json!(0), "errno of opening it");
     image.run(&["--device", "/etc/passwd"], &[])?.fails_saying(&["--device", "is no device"])?;
+    Ok(())
+}
+
+fn device_directory(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    let dir = ctx.new_dir("devices")?;
+    let option = format!("{}:/dev/all:rw", dir.display());
+    fs::write(dir.join("file"), "x")?;
+    image.run(&["--device", &option], &[])?.fails_saying(&["--device", "there is no device below"])?;
+    fs::create_dir(dir.join("deep"))?;
+    let mode = nix::sys::stat::Mode::from_bits_truncate(0o666);
+    for (name, number) in [("null", 3), ("deep/zero", 5)] {
+        let device = nix::sys::stat::makedev(1, number);
+        nix::sys::stat::mknod(&dir.join(name), nix::sys::stat::SFlag::S_IFCHR, mode, device)?;
+    }
+    std::os::unix::fs::symlink("/dev/full", dir.join("link"))?;
+    let words = [
+        "ls",
+        "/dev/all",
+        ",",
+        "ls",
+        "/dev/all/deep",
+        ",",
+        "open",
+        "/dev/all/null",
+        "rw",
+        ",",
+        "stat",
+        "/dev/all/deep/zero",
+    ];
+    let run = image.guest(&["--device", &option], &words)?.ok()?;
+    let listed: Vec<Value> = run.lines().into_iter().filter(|line| !line["ls"].is_null()).collect();
+    check_eq!(listed, [json!({"ls": ["deep", "null"]}), json!({"ls": ["zero"]})], "what is in the directories");
+    check_eq!(run.said("open")?["errno"], json!(0), "errno of opening one");
+    let stat = run.said("stat")?;
+    check_eq!((&stat["kind"], &stat["major"], &stat["minor"]), (&json!("c"), &json!(1), &json!(5)), "another");
     Ok(())
 }
 
