@@ -40,7 +40,7 @@ pub const OPTIONS: &[&Opt] = &[
     &value("upper", None, "DIR", "keep what the container writes in DIR/upper"),
     &switch("keep-layer", None, "keep what the container writes in the store"),
     &value("memory", Some('m'), "BYTES", "limit of memory; as much swap is allowed"),
-    &value("memory-swap", None, "BYTES", "limit of memory and swap together (-1: unlimited)"),
+    &value("memory-swap", None, "BYTES", "limit of memory and swap together (-1: unlimited, 0: the default)"),
     &value("memory-reservation", None, "BYTES", "memory that is left to it when the host runs short"),
     &value("cpus", None, "N", "limit of CPU time, in CPUs, such as 1.5"),
     &value("cpu-shares", Some('c'), "N", "weight beside other containers (1024 is usual)"),

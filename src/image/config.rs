@@ -315,28 +315,7 @@ fn namespaces(options: &Options, place: &Place<'_>) -> Vec<Value> {
 
 fn resources(options: &Options, place: &Place<'_>) -> Result<Map<String, Value>> {
     let mut all = Map::new();
-    let mut memory = Map::new();
-    if let Some(limit) = options.memory {
-        memory.insert("limit".into(), json!(limit));
-    }
-    match (options.memory_swap, options.memory) {
-        (Some(-1), _) => drop(memory.insert("swap".into(), json!(-1))),
-        (Some(swap), Some(limit)) if swap >= limit => drop(memory.insert("swap".into(), json!(swap))),
-        (Some(swap), _) => {
-            return Err(Error::usage(format!(
-                "--memory-swap: {swap} is memory and swap together, no less than --memory"
-            ))
-            .hint("-1 leaves swap unlimited"));
-        }
-        // As docker: as much swap as memory, where swap can be limited.
-        (None, Some(limit)) if limit > 0 && place.limits_swap => {
-            memory.insert("swap".into(), json!(limit.saturating_mul(2)));
-        }
-        (None, _) => {}
-    }
-    if let Some(reservation) = options.memory_reservation {
-        memory.insert("reservation".into(), json!(reservation));
-    }
+    let memory = memory(options, place.limits_swap)?;
     let mut cpu = Map::new();
     if let Some(cpus) = options.cpus {
         cpu.insert("period".into(), json!(100_000));
@@ -358,6 +337,36 @@ fn resources(options: &Options, place: &Place<'_>) -> Result<Map<String, Value>>
     // 0 and -1 are docker's words for no limit.
     if let Some(limit) = options.pids_limit.filter(|limit| *limit > 0) {
         all.insert("pids".into(), json!({"limit": limit}));
+    }
+    Ok(all)
+}
+
+/// `linux.resources.memory`
+fn memory(options: &Options, limits_swap: bool) -> Result<Map<String, Value>> {
+    // 0 is docker's word for what is not asked for.
+    let asked = |value: Option<i64>| value.filter(|value| *value != 0);
+    let limit = asked(options.memory);
+    let mut all = Map::new();
+    if let Some(limit) = limit {
+        all.insert("limit".into(), json!(limit));
+    }
+    match (asked(options.memory_swap), limit) {
+        (Some(-1), _) => drop(all.insert("swap".into(), json!(-1))),
+        (Some(swap), Some(limit)) if swap >= limit => drop(all.insert("swap".into(), json!(swap))),
+        (Some(swap), _) => {
+            return Err(Error::usage(format!(
+                "--memory-swap: {swap} is memory and swap together, no less than --memory"
+            ))
+            .hint("-1 leaves swap unlimited"));
+        }
+        // As docker: as much swap as memory, where swap can be limited.
+        (None, Some(limit)) if limit > 0 && limits_swap => {
+            all.insert("swap".into(), json!(limit.saturating_mul(2)));
+        }
+        (None, _) => {}
+    }
+    if let Some(reservation) = asked(options.memory_reservation) {
+        all.insert("reservation".into(), json!(reservation));
     }
     Ok(all)
 }
@@ -731,6 +740,29 @@ pub fn needs_user_namespace(options: &Options, rootless: bool) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_of_zero_is_not_asked_for() {
+        let told = |memory, memory_swap, memory_reservation, limits_swap| {
+            let options = Options { memory, memory_swap, memory_reservation, ..Options::default() };
+            super::memory(&options, limits_swap).map(Value::from).map_err(|error| error.to_string())
+        };
+        for (memory, swap, reservation, expected) in [
+            (None, None, None, json!({})),
+            (Some(0), Some(0), Some(0), json!({})),
+            (Some(100), None, Some(50), json!({"limit": 100, "swap": 200, "reservation": 50})),
+            (Some(100), Some(0), None, json!({"limit": 100, "swap": 200})),
+            (Some(100), Some(100), None, json!({"limit": 100, "swap": 100})),
+            (Some(100), Some(-1), None, json!({"limit": 100, "swap": -1})),
+            (Some(-1), None, None, json!({"limit": -1})),
+        ] {
+            assert_eq!(told(memory, swap, reservation, true), Ok(expected), "{memory:?} {swap:?} {reservation:?}");
+        }
+        assert_eq!(told(Some(100), Some(0), None, false), Ok(json!({"limit": 100})), "without a limit of swap");
+        for (memory, swap) in [(None, Some(100)), (Some(0), Some(100)), (Some(100), Some(99))] {
+            assert!(told(memory, swap, None, true).is_err_and(|error| error.contains("--memory-swap")), "{swap:?}");
+        }
+    }
 
     #[test]
     fn ports_and_ping_are_for_all_in_a_network_of_ones_own() {
