@@ -535,26 +535,28 @@ fn working_dir(own: &Process, options: &Options) -> Result<String> {
     }
 }
 
-/// `process.user`: names are looked up in the image's own files.
+/// `process.user`: names and numbers are looked up in the image's own files.
 fn user_of(user: Option<&str>, options: &Options, place: &Place<'_>) -> Result<Value> {
     let read = |path: &str| {
         let text = layers::read_file(&place.layers, Path::new(path), MAX_USERS)?;
         text.ok_or_else(|| Error::other(format!("the image has no {path}")).hint("numeric ids need no entry"))
     };
     let spec = UserSpec::parse(user.unwrap_or("0"))?;
-    // docker looks a number up, too: its primary and further groups.
-    let resolved = spec.resolve_in(read).doing(|| format!("find user {:?}", user.unwrap_or("0")))?;
-    let mut groups = resolved.groups;
+    let resolved = spec.resolve_in_image(read).doing(|| format!("find user {:?}", user.unwrap_or("0")))?;
+    // Who has a single id may set none (user_namespaces(7)).
+    let sets_groups = place.ids.as_ref().is_none_or(|ids| maps(&ids.gid, 1));
+    // Those of an entry are not asked for: what the namespace lacks is left out, that root of a common image can run.
+    let is_there = |gid: &u32| sets_groups && place.ids.as_ref().is_none_or(|ids| maps(&ids.gid, *gid));
+    let mut groups: Vec<u32> = resolved.groups.into_iter().filter(is_there).collect();
     for group in &options.group_add {
         let gid = match UserSpec::parse(&format!("0:{group}"))? {
             UserSpec::Ids { gid: Some(gid), .. } => gid,
-            named => named.resolve_in(read).doing(|| format!("--group-add {group}"))?.gid,
+            named => named.resolve_in_image(read).doing(|| format!("--group-add {group}"))?.gid,
         };
         groups.push(gid);
     }
-    // As docker since CVE-2022-36109: a process that sets its groups anew must not get around its primary one. Who has a single
-    // id may set none (user_namespaces(7)).
-    if place.ids.as_ref().is_none_or(|ids| maps(&ids.gid, 1)) {
+    // As docker since CVE-2022-36109: a process that sets its groups anew must not get around its primary one.
+    if sets_groups {
         groups.push(resolved.gid);
     }
     groups.sort_unstable();

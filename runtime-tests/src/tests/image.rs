@@ -15,6 +15,8 @@ pub const TESTS: &[Test] = &[
     Test { name: "entrypoint_and_command", run: arguments },
     Test { name: "environment", run: environment },
     Test { name: "user_by_name_with_its_groups", run: user },
+    Test { name: "user_by_number_with_its_groups", run: numeric_user },
+    Test { name: "user_by_number_whatever_passwd_is", run: hostile_passwd },
     Test { name: "user_that_is_not_in_the_image", run: unknown_user },
     Test { name: "working_directory", run: working_directory },
     Test { name: "defaults_are_docker_s", run: defaults },
@@ -137,6 +139,48 @@ fn user(ctx: &Context) -> Outcome {
     let seen = image.run(&["-u", "5:crew", "--group-add", "7"], &[])?.ok()?.report()?;
     check_eq!((&seen["uids"][0], &seen["gids"][0]), (&json!(5), &json!(2000)), "ids by option");
     check_eq!(seen["groups"], json!([7, 2000]), "groups by option");
+    Ok(())
+}
+
+fn numeric_user(ctx: &Context) -> Outcome {
+    let image = Image::new(ctx, json!({"User": "1000"}), |rootfs| {
+        fs::write(rootfs.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n")?;
+        Ok(fs::write(rootfs.join("etc/group"), "root:x:0:\nwheel:x:10:root\napp:x:1001:\ncrew:x:2000:root,app\n")?)
+    })?;
+    let seen = image.run(&[], &[])?.ok()?.report()?;
+    check_eq!(variable(&seen, "HOME"), Some("/home/app"), "HOME");
+    for (options, ids, groups) in [
+        (&[][..], (1000, 1001), json!([1001, 2000])),
+        (&["-u", "0"], (0, 0), json!([0, 10, 2000])),
+        (&["-u", "4242"], (4242, 0), json!([0])),
+        // With a group there are no further ones.
+        (&["-u", "1000:7"], (1000, 7), json!([7])),
+        (&["-u", "app:crew"], (1000, 2000), json!([2000])),
+    ] {
+        let seen = image.run(options, &[])?.ok()?.report()?;
+        check_eq!((&seen["uids"][0], &seen["gids"][0]), (&json!(ids.0), &json!(ids.1)), "ids with {options:?}");
+        check_eq!(seen["groups"], groups, "groups with {options:?}");
+    }
+    Ok(())
+}
+
+fn hostile_passwd(ctx: &Context) -> Outcome {
+    type Make = fn(&Path) -> Outcome;
+    let fifo: Make = |path| Ok(nix::unistd::mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(0o644))?);
+    let link: Make = |path| Ok(std::os::unix::fs::symlink("../../../../../../../../etc/passwd", path)?);
+    let large: Make = |path| Ok(fs::write(path, "app:x:1000:1001::/:/bin/sh\n".repeat(50_000))?);
+    for make in [fifo, link, large] {
+        let image = Image::new(ctx, json!({"User": "1000"}), |rootfs| {
+            for name in ["etc/passwd", "etc/group"] {
+                fs::remove_file(rootfs.join(name))?;
+                make(&rootfs.join(name))?;
+            }
+            Ok(())
+        })?;
+        let seen = image.run(&[], &[])?.ok()?.report()?;
+        check_eq!((&seen["uids"][0], &seen["gids"][0]), (&json!(1000), &json!(0)), "ids");
+        check_eq!(seen["groups"], json!([0]), "groups");
+    }
     Ok(())
 }
 
@@ -727,7 +771,10 @@ fn fifty(ctx: &Context) -> Outcome {
 
 fn rootless(ctx: &Context) -> Outcome {
     const USER: u32 = 61_000;
-    let image = plain(ctx)?;
+    // Groups of root's, as common images have them, for which there is no id.
+    let image = Image::new(ctx, json!({}), |rootfs| {
+        Ok(fs::write(rootfs.join("etc/group"), "root:x:0:root\nwheel:x:10:root\n")?)
+    })?;
     ctx.become_rootless(USER)?;
     fs::create_dir(&image.store)?;
     give(&image.store, USER)?;
