@@ -33,7 +33,12 @@ pub const OPTIONS: &[&Opt] = &[
         "HOST|NAME:PATH[:ro]",
         "mount a file or directory of the host, or a volume that the store keeps (repeatable)",
     ),
-    &value("mount", None, "type=bind|volume|tmpfs,…", "mount, in docker's long form (repeatable)"),
+    &value(
+        "mount",
+        None,
+        "type=bind|volume|tmpfs,…",
+        "mount, in docker's long form: a volume without type= (repeatable)",
+    ),
     &value("tmpfs", None, "PATH[:OPTIONS]", "mount a file system in memory (repeatable)"),
     &switch("read-only", None, "make the root file system read-only"),
     &value("shm-size", None, "BYTES", "size of /dev/shm (default: 64m)"),

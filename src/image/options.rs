@@ -182,32 +182,29 @@ pub fn volume(text: &str) -> Result<Mount> {
         }
     }
     words.push(propagation.into());
-    let source = match source.starts_with(['/', '.']) {
-        true => Source::Host(source.to_owned()),
-        false => Source::Volume { name: volume_name("-v", source)?, is_filled },
+    let source = match source {
+        path if path.starts_with(['/', '.']) => Source::Host(path.to_owned()),
+        name if is_volume_name(name) => Source::Volume { name: name.to_owned(), is_filled },
+        name => {
+            return Err(Error::usage(format!("-v: {name:?} is neither a path nor a volume's name"))
+                .hint("a host path begins with / or ., a name is made of A-Z a-z 0-9 _ . and -"));
+        }
     };
     Ok(Mount { source, target: absolute("-v", target)?, options: words })
 }
 
-/// A volume's name, which is a file name (docker's rule).
-fn volume_name(option: &str, name: &str) -> Result<String> {
+/// Whether `name` can be a volume's, which is a file name (docker's rule).
+fn is_volume_name(name: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    if name.len() < 2
-        || name.len() > 255
-        || !name.as_bytes()[0].is_ascii_alphanumeric()
-        || !name.bytes().all(is_allowed)
-    {
-        return Err(Error::usage(format!("{option}: {name:?} is neither a path nor a volume's name"))
-            .hint("a host path begins with / or ., a name is made of A-Z a-z 0-9 _ . and -"));
-    }
-    Ok(name.to_owned())
+    (2..=255).contains(&name.len()) && name.as_bytes()[0].is_ascii_alphanumeric() && name.bytes().all(is_allowed)
 }
 
-/// `type=bind,source=…,target=…,readonly` or `type=tmpfs,target=…,tmpfs-size=…`, docker's `--mount`.
+/// `[type=volume,]source=NAME,target=…,readonly`, `type=bind,source=…,target=…` or `type=tmpfs,target=…,tmpfs-size=…`, docker's
+/// `--mount`.
 pub fn mount(text: &str) -> Result<Mount> {
-    let hint = "type=bind,source=/HOST,target=/CONTAINER[,readonly], type=volume,source=NAME,target=/CONTAINER[,readonly,volume-nocopy] or type=tmpfs,target=/CONTAINER[,tmpfs-size=64m,tmpfs-mode=1777]";
-    let (mut kind, mut source, mut target) = ("bind", None, None);
-    let (mut words, mut propagation, mut recursive) = (vec![], "rprivate", true);
+    let hint = "type=bind,source=/HOST,target=/CONTAINER[,readonly], [type=volume,]source=NAME,target=/CONTAINER[,readonly,volume-nocopy] or type=tmpfs,target=/CONTAINER[,tmpfs-size=64m,tmpfs-mode=1777]";
+    let (mut kind, mut source, mut target) = ("volume", None, None);
+    let (mut words, mut propagation, mut recursive) = (vec![], None, true);
     let mut tmpfs = vec![];
     let mut is_filled = true;
     for field in text.split(',') {
@@ -221,35 +218,44 @@ pub fn mount(text: &str) -> Result<Mount> {
             ("readonly" | "ro", "true" | "1") => words.push("ro".to_owned()),
             ("readonly" | "ro", "false" | "0") => {}
             ("bind-propagation", "private" | "rprivate" | "slave" | "rslave" | "shared" | "rshared") => {
-                propagation = value
+                propagation = Some(value)
             }
             ("bind-nonrecursive", "true" | "1") => recursive = false,
             ("bind-nonrecursive", "false" | "0") => {}
             ("tmpfs-size", _) => tmpfs.push(format!("size={}", size("--mount", value)?)),
-            ("tmpfs-mode", _) if value.bytes().all(|byte| (b'0'..=b'7').contains(&byte)) => {
+            ("tmpfs-mode", _) if !value.is_empty() && value.bytes().all(|byte| (b'0'..=b'7').contains(&byte)) => {
                 tmpfs.push(format!("mode={value}"))
             }
             _ => return Err(wrong("--mount", text, hint)),
         }
     }
     let target = target.ok_or_else(|| wrong("--mount", text, hint))?;
-    match (kind, source) {
-        ("bind" | "volume", Some(source)) if tmpfs.is_empty() && (kind == "volume" || is_filled) => {
-            words.insert(0, if recursive { "rbind" } else { "bind" }.into());
-            words.push(propagation.into());
-            let source = match kind {
-                "bind" => Source::Host(source),
-                _ => Source::Volume { name: volume_name("--mount", &source)?, is_filled },
-            };
-            Ok(Mount { source, target, options: words })
-        }
-        ("tmpfs", None) if is_filled => {
+    // What is said of another type is a mistake in one of the two.
+    let (is_bind, is_volume, is_tmpfs) = (propagation.is_some() || !recursive, !is_filled, !tmpfs.is_empty());
+    if (is_bind && kind != "bind") || (is_volume && kind != "volume") || (is_tmpfs && kind != "tmpfs") {
+        return Err(Error::usage(format!("--mount {text}: type={kind} has options of another type")).hint(hint));
+    }
+    let source = match (kind, source) {
+        ("tmpfs", None) => {
             words.extend(["nosuid", "nodev", "noexec"].map(str::to_owned));
             words.extend(tmpfs);
-            Ok(Mount { source: Source::Tmpfs, target, options: words })
+            return Ok(Mount { source: Source::Tmpfs, target, options: words });
         }
-        _ => Err(wrong("--mount", text, hint)),
-    }
+        ("bind", Some(source)) => Source::Host(source),
+        ("volume", Some(name)) if is_volume_name(&name) => Source::Volume { name, is_filled },
+        ("volume", Some(name)) => {
+            return Err(Error::usage(format!("--mount {text}: {name:?} is no volume's name"))
+                .hint("type=bind mounts a path of the host; a name is made of A-Z a-z 0-9 _ . and -"));
+        }
+        ("volume", None) => {
+            return Err(Error::usage(format!("--mount {text}: a volume without a name is not kept"))
+                .hint("source=NAME, or type=tmpfs for one that vanishes"));
+        }
+        _ => return Err(wrong("--mount", text, hint)),
+    };
+    words.insert(0, if recursive { "rbind" } else { "bind" }.into());
+    words.push(propagation.unwrap_or("rprivate").into());
+    Ok(Mount { source, target, options: words })
 }
 
 /// `TARGET[:OPTIONS]`, docker's `--tmpfs`.
@@ -396,11 +402,21 @@ mod tests {
             read("type=volume,source=data,target=/b,volume-nocopy").unwrap(),
             (Source::Volume { name: "data".into(), is_filled: false }, "/b".into(), "rbind,rprivate".into())
         );
+        // docker's default; never a path of the host by accident.
+        assert_eq!(
+            read("source=data,target=/b").unwrap(),
+            (Source::Volume { name: "data".into(), is_filled: true }, "/b".into(), "rbind,rprivate".into())
+        );
+        assert!(mount("source=/a,target=/b").unwrap_err().way_out().is_some_and(|hint| hint.contains("type=bind")));
         for text in [
             "",
             "type=volume,target=/a",
             "type=volume,source=/a,target=/a",
-            "source=/a,target=/b,volume-nocopy",
+            "type=volume,source=data,target=/a,bind-propagation=rslave",
+            "type=volume,source=data,target=/a,tmpfs-size=1",
+            "type=bind,source=/a,target=/b,volume-nocopy",
+            "type=tmpfs,target=/a,bind-propagation=rslave",
+            "type=tmpfs,target=/a,tmpfs-mode=",
             "target=/a",
             "source=/a",
             "type=tmpfs,source=/a,target=/b",

@@ -124,10 +124,12 @@ fn removed(ctx: &Context) -> Outcome {
 
 fn words(ctx: &Context) -> Outcome {
     let image = image(ctx)?;
-    let long = "type=volume,source=stuff,target=/d,readonly";
-    let seen = image.guest(&["--mount", long], &["ls", "/d", ",", "write", "/d/a", "x"])?.ok()?;
-    check_eq!(seen.said("ls")?, json!(["changed", "deep", "gone", "same"]), "what is in it");
-    check_eq!(seen.said("write")?["errno"], json!(libc::EROFS), "errno of writing");
+    for long in ["type=volume,source=stuff,target=/d,readonly", "source=other,target=/d,readonly"] {
+        let seen = image.guest(&["--mount", long], &["ls", "/d", ",", "write", "/d/a", "x"])?.ok()?;
+        check_eq!(seen.said("ls")?, json!(["changed", "deep", "gone", "same"]), "what is in {long}");
+        check_eq!(seen.said("write")?["errno"], json!(libc::EROFS), "errno of writing to {long}");
+    }
+    image.run(&["--mount", "source=/etc,target=/d"], &[])?.fails_saying(&["no volume's name", "type=bind"])?;
     for (volume, says) in
         [("/a", "without a name"), ("a/b:/c", "neither a path nor a volume's name"), ("x:/c", "neither a path")]
     {
