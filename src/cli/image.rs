@@ -84,7 +84,12 @@ pub const OPTIONS: &[&Opt] = &[
         "[ADDR:]PORT:PORT[/udp]",
         "reach a port of the container at a port of the host (repeatable)",
     ),
-    &value("add-host", None, "NAME:ADDRESS", "a line in its /etc/hosts (repeatable)"),
+    &value(
+        "add-host",
+        None,
+        "NAME:ADDRESS",
+        "a line in its /etc/hosts; the address host-gateway is the host's (repeatable)",
+    ),
     &value("dns", None, "ADDRESS", "name server in its /etc/resolv.conf (repeatable)"),
     &value("pid", None, "host", "see the host's processes"),
     &value("ipc", None, "host", "share the host's System V and POSIX IPC"),
@@ -139,7 +144,7 @@ pub fn options(words: &mut Words, image: OsString) -> Result<Options> {
         pids_limit: words.number("pids-limit")?,
         ulimits: each(words, "ulimit", options::ulimit)?,
         oom_score_adj: words.number("oom-score-adj")?,
-        sysctls: each(words, "sysctl", |text| pair("sysctl", text, '='))?,
+        sysctls: each(words, "sysctl", sysctl)?,
         cgroup_parent: words.given("cgroup-parent")?,
         cap_add: words.texts("cap-add")?,
         cap_drop: words.texts("cap-drop")?,
@@ -162,7 +167,7 @@ pub fn options(words: &mut Words, image: OsString) -> Result<Options> {
         uts_host: is_host(words, "uts")?,
         network: words.given("network")?.map(|text| Network::parse(&text)).transpose()?,
         publish: each(words, "publish", Port::parse)?,
-        add_host: each(words, "add-host", |text| pair("add-host", text, ':'))?,
+        add_host: each(words, "add-host", options::add_host)?,
         dns: words.texts("dns")?,
     })
 }
@@ -207,10 +212,10 @@ fn is_host(words: &mut Words, long: &'static str) -> Result<bool> {
     }
 }
 
-fn pair(option: &str, text: &str, separator: char) -> Result<(String, String)> {
-    match text.split_once(separator) {
+fn sysctl(text: &str) -> Result<(String, String)> {
+    match text.split_once('=') {
         Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(Error::usage(format!("--{option}: {text:?} is not of the form KEY{separator}VALUE"))),
+        _ => Err(Error::usage(format!("--sysctl: {text:?} is not of the form KEY=VALUE"))),
     }
 }
 

@@ -301,7 +301,7 @@ fn sample(opt: &Opt) -> &'static str {
         ("pull", _) => "never",
         ("security-opt", _) => "no-new-privileges",
         ("sysctl" | "label" | "annotation", _) => "a=b",
-        ("add-host", _) => "a:b",
+        ("add-host", _) => "a:10.0.0.1",
         ("publish", _) => "1:1",
         (_, Takes::Value("BYTES" | "N" | "USEC" | "0|1")) => "1",
         ("interval", _) => "1s",

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::Options;
 use super::helper::in_path;
+use super::options::Host;
 use crate::error::{Error, Result};
 
 /// `--network`
@@ -131,6 +132,47 @@ impl Network {
     }
 }
 
+impl Host {
+    /// Where it is for a container of `network`; `None`: at the gateway of its default route, which whoever makes the network finds.
+    ///
+    /// # Errors
+    /// `host-gateway`, and the container does not reach the host.
+    fn address_in(&self, network: &Network) -> Result<Option<IpAddr>> {
+        let unreachable = |hint: &'static str| {
+            let cause =
+                format!("--add-host {}:host-gateway: with --network {network} the host has no address", self.name);
+            Err(Error::usage(cause).hint(hint))
+        };
+        match (self.address, network) {
+            (Some(address), _) => Ok(Some(address)),
+            (None, Network::Host) => Ok(Some(Ipv4Addr::LOCALHOST.into())),
+            (None, Network::Cni(_) | Network::Netavark(_)) => Ok(None),
+            (None, Network::Pasta(options)) => match mapped(options)? {
+                None if options.iter().any(|option| option == "--map-gw") => Ok(None),
+                None => unreachable(
+                    "with pasta:--map-gw the gateway is the host's loopback, with pasta:--map-guest-addr,ADDRESS (passt since \
+                     August 2024) ADDRESS is the host",
+                ),
+                address => Ok(address),
+            },
+            (None, Network::None | Network::Path(_)) => {
+                unreachable("--network host, bridge, netavark or pasta:--map-gw; or NAME:ADDRESS")
+            }
+        }
+    }
+}
+
+/// Where pasta's options put the host: at an address of its own, or with its loopback.
+fn mapped(options: &[String]) -> Result<Option<IpAddr>> {
+    for option in ["--map-guest-addr", "--map-host-loopback"] {
+        if let Some(pair) = options.windows(2).find(|pair| pair[0] == option && pair[1] != "none") {
+            let no_address = |_| Error::usage(format!("--network: {option},{:?} is no address", pair[1]));
+            return pair[1].parse().map(Some).map_err(no_address);
+        }
+    }
+    Ok(None)
+}
+
 /// As it is written after `--network`.
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -232,7 +274,7 @@ impl fmt::Display for Port {
 /// `hooks` of config.json; `dir` is where the files of [`files`] are.
 ///
 /// # Errors
-/// A path is not valid UTF-8.
+/// A path is not valid UTF-8; a host is nowhere.
 pub fn hooks(network: &Network, options: &Options, helper: &Helper, dir: &Path) -> Result<Value> {
     let text = |path: &Path| {
         path.to_str().map(str::to_owned).ok_or_else(|| Error::other(format!("{} is not valid UTF-8", path.display())))
@@ -240,13 +282,19 @@ pub fn hooks(network: &Network, options: &Options, helper: &Helper, dir: &Path) 
     let program = text(&helper.program)?;
     let (state, files) = (text(&helper.state)?, text(dir)?);
     let ports: Vec<String> = options.publish.iter().flat_map(|port| ["-p".to_owned(), port.to_string()]).collect();
+    let mut at_gateway = vec![];
+    for host in &options.add_host {
+        if host.address_in(network)?.is_none() {
+            at_gateway.extend(["--host-gateway".to_owned(), host.name.clone()]);
+        }
+    }
     let environment: Vec<String> =
         ENVIRONMENT.iter().filter_map(|name| Some(format!("{name}={}", std::env::var(name).ok()?))).collect();
     let hook = |command: &str| {
         let mut words = ["kelson-image", "hook", command, &network.to_string(), "--state", &state, "--files", &files]
             .map(str::to_owned)
             .to_vec();
-        words.extend(ports.iter().cloned());
+        words.extend(ports.iter().chain(&at_gateway).cloned());
         if !options.dns.is_empty() {
             // What the network says of name servers is not asked for.
             words.push("--own-dns".into());
@@ -256,7 +304,11 @@ pub fn hooks(network: &Network, options: &Options, helper: &Helper, dir: &Path) 
     Ok(json!({"createRuntime": hook("network-up"), "poststop": hook("network-down")}))
 }
 
-/// Files in /etc that are about the container's network and not the image's: names and contents.
+/// Files in /etc that are about the container's network and not the image's: names and contents. What the network's gateway is
+/// called is written by who makes it.
+///
+/// # Errors
+/// A host is nowhere.
 pub fn files(network: &Network, options: &Options, hostname: &str) -> Result<Vec<(&'static str, String)>> {
     let mut hosts = match network {
         Network::Host => std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
@@ -265,8 +317,10 @@ pub fn files(network: &Network, options: &Options, hostname: &str) -> Result<Vec
              ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n127.0.1.1\t{hostname}\n"
         ),
     };
-    for (name, address) in &options.add_host {
-        hosts.push_str(&format!("{address}\t{name}\n"));
+    for host in &options.add_host {
+        if let Some(address) = host.address_in(network)? {
+            hosts.push_str(&format!("{address}\t{}\n", host.name));
+        }
     }
     let of_host = || std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let resolv = match (&options.dns[..], network) {
@@ -429,6 +483,37 @@ mod tests {
     }
 
     #[test]
+    fn where_the_host_is() {
+        let seen = |network: &str, address: Option<&str>| {
+            let host = Host { name: "h".into(), address: address.map(|address| address.parse().unwrap()) };
+            let found = host.address_in(&Network::parse(network).unwrap());
+            found.map(|address| address.map(|address| address.to_string())).map_err(|error| error.to_string())
+        };
+        assert_eq!(seen("none", Some("10.0.0.1")).unwrap().as_deref(), Some("10.0.0.1"));
+        for (network, address) in [
+            ("host", Some("127.0.0.1")),
+            ("bridge", None),
+            ("cni:lan", None),
+            ("netavark", None),
+            ("pasta:--map-gw", None),
+            ("pasta:--map-host-loopback,none,--map-gw", None),
+            ("pasta:--map-host-loopback,10.0.2.2", Some("10.0.2.2")),
+            ("pasta:--map-host-loopback,10.0.2.2,--map-guest-addr,169.254.1.2", Some("169.254.1.2")),
+        ] {
+            assert_eq!(seen(network, None).unwrap().as_deref(), address, "{network}");
+        }
+        for (network, says) in [
+            ("none", "--network host, bridge"),
+            ("ns:/x", "--network host, bridge"),
+            ("pasta", "pasta:--map-gw"),
+            ("pasta:--map-host-loopback,x", "is no address"),
+        ] {
+            let error = seen(network, None).unwrap_err();
+            assert!(error.contains(says), "{network}: {error}");
+        }
+    }
+
+    #[test]
     fn servers_that_a_container_can_reach() {
         let text = "# x\nnameserver 127.0.0.53\nnameserver 10.0.0.1\nnameserver ::1\nnameserver fe80::1%eth0\nsearch a b\noptions edns0\n";
         assert_eq!(reachable(text, None), "# x\nnameserver 10.0.0.1\nsearch a b\noptions edns0\n");
@@ -445,11 +530,20 @@ mod tests {
     fn hooks_say_all_that_they_do() {
         let options = Options { publish: vec![Port::parse("8080:80").unwrap()], ..Options::default() };
         let helper = Helper { program: "/bin/kelson-image".into(), state: "/run/kelson".into() };
-        let hooks = hooks(&Network::Pasta(vec![]), &options, &helper, Path::new("/run/kelson/c")).unwrap();
+        let made = |network: Network, options: Options| {
+            hooks(&network, &options, &helper, Path::new("/run/kelson/c")).unwrap()
+        };
+        let hooks = made(Network::Pasta(vec![]), options);
         let words = |point: &str| hooks[point][0]["args"].to_string();
         let rest = r#""pasta","--state","/run/kelson","--files","/run/kelson/c","-p","8080:80/tcp"]"#;
         assert_eq!(words("createRuntime"), format!(r#"["kelson-image","hook","network-up",{rest}"#));
         assert_eq!(words("poststop"), format!(r#"["kelson-image","hook","network-down",{rest}"#));
         assert_eq!(hooks["poststop"][0]["path"], "/bin/kelson-image");
+        // What has an address is no business of theirs.
+        let add_host =
+            ["a:10.0.0.1", "b:host-gateway"].map(|text| crate::image::options::add_host(text).unwrap()).to_vec();
+        let hooks = made(Network::Cni(None), Options { add_host, ..Options::default() });
+        let words = hooks["createRuntime"][0]["args"].to_string();
+        assert!(words.ends_with(r#""--files","/run/kelson/c","--host-gateway","b"]"#), "{words}");
     }
 }

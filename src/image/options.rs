@@ -1,6 +1,7 @@
 //! What docker's flags say, read and checked: the words of `run --image` and `bundle` as data.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 pub use super::network::{Network, Port};
@@ -70,8 +71,7 @@ pub struct Options {
     /// `None`: pasta where it is installed.
     pub network: Option<Network>,
     pub publish: Vec<Port>,
-    /// `NAME:ADDRESS`
-    pub add_host: Vec<(String, String)>,
+    pub add_host: Vec<Host>,
     pub dns: Vec<String>,
 }
 
@@ -126,6 +126,14 @@ pub struct Ulimit {
     pub name: String,
     pub soft: u64,
     pub hard: u64,
+}
+
+/// `--add-host`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    pub name: String,
+    /// `None`: `host-gateway`, by which the host itself is reached.
+    pub address: Option<IpAddr>,
 }
 
 /// `--device`; a directory stands for the devices below it.
@@ -312,6 +320,24 @@ pub fn ulimit(text: &str) -> Result<Ulimit> {
     parsed().ok_or_else(|| wrong("--ulimit", text, hint))
 }
 
+/// `NAME:ADDRESS` or `NAME=ADDRESS`, docker's `--add-host`; an IPv6 address may be in brackets.
+pub fn add_host(text: &str) -> Result<Host> {
+    let hint = "--add-host NAME:ADDRESS, such as db:10.0.0.2 or db=[2001:db8::2]; NAME:host-gateway is the host itself";
+    let (name, address) =
+        text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(|| wrong("--add-host", text, hint))?;
+    // What ends a name in hosts(5) is none of it.
+    if name.is_empty() || name.contains(|c: char| c == ':' || c == '#' || c.is_whitespace() || c.is_control()) {
+        return Err(Error::usage(format!("--add-host: {name:?} is no host's name")).hint(hint));
+    }
+    let bare = address.strip_prefix('[').and_then(|address| address.strip_suffix(']')).unwrap_or(address);
+    let address = match bare.parse() {
+        Ok(address) => Some(address),
+        Err(_) if address == "host-gateway" => None,
+        Err(_) => return Err(Error::usage(format!("--add-host {name}: {address:?} is no address")).hint(hint)),
+    };
+    Ok(Host { name: name.to_owned(), address })
+}
+
 /// `HOST[:TARGET][:rwm]`, docker's `--device`.
 pub fn device(text: &str) -> Result<Device> {
     let is_access = |word: &str| !word.is_empty() && word.bytes().all(|byte| b"rwm".contains(&byte));
@@ -439,6 +465,43 @@ mod tests {
         }
         for text in ["", ".", "-1", "1e3", "0", "0.001", "x"] {
             assert!(cpus(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn hosts() {
+        let read = |text: &str| add_host(text).map(|host| (host.name, host.address.map(|address| address.to_string())));
+        for (text, name, address) in [
+            ("db:10.0.0.2", "db", Some("10.0.0.2")),
+            ("db=10.0.0.2", "db", Some("10.0.0.2")),
+            ("a_b.c:::1", "a_b.c", Some("::1")),
+            ("db=::1", "db", Some("::1")),
+            ("db:[::1]", "db", Some("::1")),
+            ("db=[2001:db8::2]", "db", Some("2001:db8::2")),
+            ("host:host-gateway", "host", None),
+            ("host=host-gateway", "host", None),
+        ] {
+            assert_eq!(read(text).unwrap(), (name.to_owned(), address.map(str::to_owned)), "{text}");
+        }
+        for text in [
+            "",
+            "db",
+            "db:",
+            ":10.0.0.2",
+            "=10.0.0.2",
+            "db:x",
+            "db:10.0.0",
+            "db:10.0.0.2\n",
+            "db:10.0.0.2 other",
+            "db:[::1",
+            "db:[host-gateway]",
+            "db:10.0.0.2=1",
+            "a b:10.0.0.2",
+            "a\n1.2.3.4 b:10.0.0.2",
+            "#a:10.0.0.2",
+            "a:b=10.0.0.2",
+        ] {
+            assert!(read(text).is_err(), "{text:?}");
         }
     }
 

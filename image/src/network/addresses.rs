@@ -9,6 +9,22 @@ pub fn of(pid: i32) -> Vec<IpAddr> {
     v4(&read("fib_trie")).into_iter().map(IpAddr::V4).chain(v6(&read("if_inet6")).into_iter().map(IpAddr::V6)).collect()
 }
 
+/// The gateway of its default route.
+pub fn gateway(pid: i32) -> Option<IpAddr> {
+    gateway_v4(&std::fs::read_to_string(format!("/proc/{pid}/net/route")).ok()?).map(IpAddr::V4)
+}
+
+/// Interface, destination, gateway, flags and more, of which each address is a number in hexadecimal whose bytes are in the
+/// network's order in memory.
+fn gateway_v4(text: &str) -> Option<Ipv4Addr> {
+    text.lines().find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let is_default = fields.next()? == "00000000";
+        let gateway = u32::from_str_radix(fields.next()?, 16).ok().filter(|gateway| is_default && *gateway != 0)?;
+        Some(Ipv4Addr::from(gateway.to_ne_bytes()))
+    })
+}
+
 /// `|-- ADDRESS`, then `/32 host LOCAL`; each is in the local table, and in the main one as well where both are one.
 fn v4(text: &str) -> Vec<Ipv4Addr> {
     let mut all: Vec<Ipv4Addr> = vec![];
@@ -38,6 +54,17 @@ fn v6(text: &str) -> Vec<Ipv6Addr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn gateway_of_procfs() {
+        let head = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n";
+        let routes = "eth1\t00000000\t00000000\t0001\t0\t0\t0\t00000000\t0\t0\t0\n\
+                      eth0\t0002000A\t0302000A\t0003\t0\t0\t0\t00FFFFFF\t0\t0\t0\n\
+                      eth0\t00000000\t0202000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n";
+        assert_eq!(gateway_v4(&format!("{head}{routes}")), Some(Ipv4Addr::new(10, 0, 2, 2)));
+        assert_eq!(gateway_v4(head), None);
+    }
 
     #[test]
     fn addresses_of_procfs() {

@@ -177,8 +177,14 @@ mod tests {
     #[test]
     fn ports_are_told_one_by_one() {
         let ports = ["127.0.0.1:8000-8001:80-81", "53:53/udp"].map(|port| Port::parse(port).unwrap()).to_vec();
-        let words =
-            Words { network: Network::Cni(None), state: "/s".into(), files: "/f".into(), ports, own_dns: false };
+        let words = Words {
+            network: Network::Cni(None),
+            state: "/s".into(),
+            files: "/f".into(),
+            ports,
+            gateway_names: vec![],
+            own_dns: false,
+        };
         assert_eq!(
             Value::from(runtime(&words)),
             json!({"portMappings": [

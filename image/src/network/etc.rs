@@ -1,17 +1,22 @@
 //! The container's hosts and resolv.conf, which are mounted from its directory: written in place.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 
 use kelson::error::{Context, Result};
 
 use super::Made;
 
-/// Tells them of the network that was made.
-pub fn write(dir: &Path, made: &Made, own_dns: bool) -> Result<()> {
+/// Tells them of the network that was made, in which `others` are.
+pub fn write(dir: &Path, made: &Made, others: &[(&str, IpAddr)], own_dns: bool) -> Result<()> {
     if !made.addresses.is_empty() {
         let hostname = read(&dir.join("hostname"))?;
-        replace(&dir.join("hosts"), |text| hosts(text, hostname.trim(), made))?;
+        let own: Vec<(&str, IpAddr)> = made.addresses.iter().map(|address| (hostname.trim(), *address)).collect();
+        replace(&dir.join("hosts"), |text| hosts(text, &own))?;
+    }
+    if !others.is_empty() {
+        replace(&dir.join("hosts"), |text| hosts(text, others))?;
     }
     if !made.servers.is_empty() && !own_dns {
         replace(&dir.join("resolv.conf"), |text| resolv(text, made))?;
@@ -28,11 +33,12 @@ fn replace(path: &Path, change: impl FnOnce(&str) -> String) -> Result<()> {
     fs::write(path, text).doing(|| format!("write {}", path.display()))
 }
 
-/// The lines that named the host before give way to those of its addresses.
-fn hosts(text: &str, hostname: &str, made: &Made) -> String {
-    let is_own = |line: &&str| line.split_once('\t').is_some_and(|(_, names)| names == hostname);
-    let mut all: String = text.lines().filter(|line| !is_own(line)).map(|line| format!("{line}\n")).collect();
-    all.extend(made.addresses.iter().map(|address| format!("{address}\t{hostname}\n")));
+/// The lines that had a name before, in an earlier network too, give way to those of its addresses.
+fn hosts(text: &str, addresses: &[(&str, IpAddr)]) -> String {
+    let is_told =
+        |line: &&str| line.split_once('\t').is_some_and(|(_, names)| addresses.iter().any(|(name, _)| names == *name));
+    let mut all: String = text.lines().filter(|line| !is_told(line)).map(|line| format!("{line}\n")).collect();
+    all.extend(addresses.iter().map(|(name, address)| format!("{address}\t{name}\n")));
     all
 }
 
@@ -66,9 +72,10 @@ mod tests {
     #[test]
     fn the_host_name_has_the_addresses_of_the_network() {
         let text = "127.0.0.1\tlocalhost\n127.0.1.1\tbox\n10.1.1.1\tother\n";
-        let once = hosts(text, "box", &made(&[]));
+        let own: Vec<(&str, IpAddr)> = made(&[]).addresses.iter().map(|address| ("box", *address)).collect();
+        let once = hosts(text, &own);
         assert_eq!(once, "127.0.0.1\tlocalhost\n10.1.1.1\tother\n10.0.0.2\tbox\n2001:db8::2\tbox\n");
-        assert_eq!(hosts(&once, "box", &made(&[])), once);
+        assert_eq!(hosts(&once, &own), once);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The hooks of a container's network, which config.json names (see `kelson::image::network`):
 //!
 //! ```text
-//! kelson-image hook network-up   NETWORK --state DIR --files DIR [-p PORT]… [--own-dns]    createRuntime
-//! kelson-image hook network-down NETWORK …                                                 poststop
+//! kelson-image hook network-up   NETWORK --state DIR --files DIR [-p PORT]… [--host-gateway NAME]… [--own-dns]    createRuntime
+//! kelson-image hook network-down NETWORK …                                                                        poststop
 //! ```
 //!
 //! The container's state is on standard input. What a later `network-down` has to know is in the [`record`], which is written
@@ -39,6 +39,8 @@ struct Words {
     /// Where the container's hosts and resolv.conf are.
     files: PathBuf,
     ports: Vec<Port>,
+    /// What the gateway is called, by which the container reaches the host.
+    gateway_names: Vec<String>,
     /// resolv.conf is not the network's to write.
     own_dns: bool,
 }
@@ -81,12 +83,13 @@ fn read(mut words: impl Iterator<Item = Result<String>>) -> Result<Words> {
         words.next().unwrap_or_else(|| Err(Error::usage(format!("hook: {what} is missing"))))
     };
     let network = Network::parse(&value(&mut words, "the network")?)?;
-    let (mut state, mut files, mut ports, mut own_dns) = (None, None, vec![], false);
+    let (mut state, mut files, mut ports, mut gateway_names, mut own_dns) = (None, None, vec![], vec![], false);
     while let Some(word) = words.next().transpose()? {
         match word.as_str() {
             "--state" => state = Some(PathBuf::from(value(&mut words, "--state DIR")?)),
             "--files" => files = Some(PathBuf::from(value(&mut words, "--files DIR")?)),
             "-p" => ports.push(Port::parse(&value(&mut words, "-p PORT")?)?),
+            "--host-gateway" => gateway_names.push(value(&mut words, "--host-gateway NAME")?),
             "--own-dns" => own_dns = true,
             _ => return Err(Error::usage(format!("hook: unexpected {word:?}"))),
         }
@@ -94,7 +97,7 @@ fn read(mut words: impl Iterator<Item = Result<String>>) -> Result<Words> {
     let (Some(state), Some(files)) = (state, files) else {
         return Err(Error::usage("hook: --state and --files are needed"));
     };
-    Ok(Words { network, state, files, ports, own_dns })
+    Ok(Words { network, state, files, ports, gateway_names, own_dns })
 }
 
 fn state() -> Result<State> {
@@ -122,7 +125,16 @@ fn up(words: &Words, state: &State) -> Result<()> {
         Network::Netavark(name) => netavark::up(&mut record, name.as_deref(), words, state),
         Network::None | Network::Host | Network::Path(_) => Err(Error::usage("hook: there is nothing to make")),
     };
-    let told = made.doing(doing).and_then(|made| etc::write(&words.files, &made, words.own_dns));
+    let told = made.doing(doing).and_then(|made| {
+        let names: Vec<(&str, IpAddr)> = match &words.gateway_names[..] {
+            [] => vec![],
+            names => {
+                let gateway = addresses::gateway(state.pid).ok_or_else(|| no_gateway(&names[0], &words.network))?;
+                names.iter().map(|name| (&**name, gateway)).collect()
+            }
+        };
+        etc::write(&words.files, &made, &names, words.own_dns)
+    });
     match (&words.network, told) {
         (Network::Pasta(_), told) => {
             // The watcher has the lock from here on, and ends with the container.
@@ -137,6 +149,11 @@ fn up(words: &Words, state: &State) -> Result<()> {
             Err(error)
         }
     }
+}
+
+fn no_gateway(name: &str, network: &Network) -> Error {
+    let cause = format!("--add-host {name}:host-gateway: the container has no default route with --network {network}");
+    Error::other(cause).hint(format!("--add-host {name}:ADDRESS, where ADDRESS is the host's"))
 }
 
 fn down(words: &Words, state: &State) -> Result<()> {
@@ -166,7 +183,8 @@ mod tests {
 
     #[test]
     fn the_words_of_a_hook() {
-        let read = words("pasta:-4 --state /s --files /f -p 1:2 -p [::1]:3:4/udp --own-dns").unwrap();
+        let read = words("pasta:-4 --state /s --files /f -p 1:2 -p [::1]:3:4/udp --host-gateway h --own-dns").unwrap();
+        assert_eq!(read.gateway_names, ["h"]);
         assert_eq!(read.network, Network::Pasta(vec!["-4".into()]));
         assert_eq!((read.state, read.files, read.own_dns), ("/s".into(), "/f".into(), true));
         assert_eq!(read.ports.iter().map(Port::to_string).collect::<Vec<_>>(), ["1:2/tcp", "[::1]:3:4/udp"]);

@@ -182,8 +182,14 @@ mod tests {
     #[test]
     fn netavark_is_told_all_of_a_container() {
         let ports = vec![Port::parse("127.0.0.1:8000-8001:80-81").unwrap()];
-        let words =
-            Words { network: Network::Netavark(None), state: "/s".into(), files: "/f".into(), ports, own_dns: false };
+        let words = Words {
+            network: Network::Netavark(None),
+            state: "/s".into(),
+            files: "/f".into(),
+            ports,
+            gateway_names: vec![],
+            own_dns: false,
+        };
         let told = options(&kept(), &network(None).unwrap(), &words, &State { id: "c".into(), pid: 1 });
         assert_eq!(told["networks"]["kelson"]["static_ips"], json!(["10.87.255.254"]));
         assert_eq!(told["network_info"]["kelson"]["network_interface"], "kelson0");

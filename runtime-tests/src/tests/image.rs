@@ -434,15 +434,19 @@ fn volumes(ctx: &Context) -> Outcome {
 
 fn hosts(ctx: &Context) -> Outcome {
     let image = plain(ctx)?;
-    let options = ["--hostname", "ship", "--add-host", "port:10.1.2.3", "--dns", "10.9.8.7"];
+    let hosts = ["--add-host", "port:10.1.2.3", "--add-host", "sea=[2001:db8::1]"];
+    let options = [&["--hostname", "ship", "--dns", "10.9.8.7"][..], &hosts].concat();
     let run = image.guest(&options, &["report", ",", "read", "/etc/hosts"])?.ok()?;
     check_eq!(run.report()?["hostname"], json!("ship"), "host name");
     let text = run.said("read")?["text"].as_str().unwrap_or_default().to_owned();
-    for line in ["127.0.0.1\tlocalhost", "10.1.2.3\tport", "\tship"] {
+    for line in ["127.0.0.1\tlocalhost", "10.1.2.3\tport", "2001:db8::1\tsea", "\tship"] {
         check!(text.contains(line), "{line:?} is not in {text:?}");
     }
     let run = image.guest(&options, &["read", "/etc/resolv.conf"])?.ok()?;
     check_eq!(run.said("read")?["text"], json!("nameserver 10.9.8.7\n"), "/etc/resolv.conf");
+    image.run(&["--add-host", "port:harbour"], &[])?.fails_saying(&["--add-host port", "\"harbour\" is no address"])?;
+    let words = ["--add-host port:host-gateway", "--network none", "pasta:--map-gw"];
+    image.run(&["--add-host", "port:host-gateway"], &[])?.fails_saying(&words)?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +19,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "pasta_publishes_a_port", run: pasta_port },
     Test { name: "pasta_of_an_ordinary_user", run: pasta_rootless },
     Test { name: "pasta_tells_the_container_of_itself", run: pasta_files },
+    Test { name: "pasta_has_the_host_at_the_gateway", run: pasta_gateway },
     Test { name: "pasta_ends_with_a_killed_container", run: pasta_ends },
     Test { name: "pasta_ends_by_delete_when_its_watcher_was_killed", run: pasta_unwatched },
     Test { name: "pasta_that_fails_leaves_nothing", run: pasta_fails },
@@ -259,6 +260,26 @@ fn pasta_files(ctx: &Context) -> Outcome {
     host.check_no_record()
 }
 
+fn pasta_gateway(ctx: &Context) -> Outcome {
+    let host = Host::new(ctx)?;
+    ctx.need_program("pasta")?;
+    let far = ["--add-host", "far:host-gateway", "--network"];
+    let run = host.run(&id(ctx), &[&far[..], &["pasta"]].concat(), &["true"]).run()?;
+    run.fails_saying(&["--add-host far:host-gateway", "pasta:--map-gw"])?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    listener.set_nonblocking(true)?;
+    let url = format!("http://far:{}/", listener.local_addr()?.port());
+    let words = [&far[..], &["pasta:--map-gw"]].concat();
+    let running = host.run(&id(ctx), &words, &["wget", "-q", "-O", "-", &url]).spawn()?;
+    let (mut stream, _) = eventually(PATIENCE, "the container reaches the host's loopback", || listener.accept().ok())?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    check!(stream.read(&mut [0; 512])? > 0, "the container asks nothing");
+    stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nthe host\n")?;
+    drop(stream);
+    running.wait()?.ok()?.prints("the host\n")?;
+    host.check_no_record()
+}
+
 fn pasta_ends(ctx: &Context) -> Outcome {
     let host = Host::new(ctx)?;
     ctx.need_program("pasta")?;
@@ -294,7 +315,7 @@ fn pasta_unwatched(ctx: &Context) -> Outcome {
 fn pasta_fails(ctx: &Context) -> Outcome {
     let host = Host::new(ctx)?;
     ctx.need_program("pasta")?;
-    let taken = std::net::TcpListener::bind("0.0.0.0:8080")?;
+    let taken = TcpListener::bind("0.0.0.0:8080")?;
     let run = host.run(&id(ctx), &["--network", "pasta", "-p", "8080:80"], &["true"]).run()?;
     run.fails_saying(&["hooks.createRuntime[0]", "--network pasta", "bind"])?;
     drop(taken);
@@ -389,6 +410,9 @@ fn cni_bridge(ctx: &Context) -> Outcome {
     }
     check_eq!(leased(ctx), Vec::<String>::new(), "leases that are left");
     ids.iter().try_for_each(|id| host.check_no_traces(id))?;
+    let words = ["--network", "cni:lan", "--add-host", "far:host-gateway"];
+    let hosts = host.run(&id(ctx), &words, &["cat", "/etc/hosts"]).run()?.ok()?.out();
+    check!(hosts.contains("\n10.99.1.1\tfar\n"), "no line of the host: {hosts}");
     // The first configuration is what `bridge` is, and a name that there is not is an error.
     host.run(&id(ctx), &["--network", "bridge"], &["true"]).run()?.ok()?;
     let run = host.run(&id(ctx), &["--network", "cni:other"], &["true"]).run()?;
