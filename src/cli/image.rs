@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::signal::signal;
 use super::words::{Words, utf8};
 use super::{Opt, switch, value};
 use crate::error::{Context, Error, Result};
@@ -122,16 +123,16 @@ pub fn options(words: &mut Words, image: OsString) -> Result<Options> {
         workdir: words.given("workdir")?,
         user: words.given("user")?,
         group_add: words.texts("group-add")?,
-        hostname: words.given("hostname")?,
+        hostname: words.given("hostname")?.map(|text| options::hostname(&text)).transpose()?,
         tty: words.switch("tty"),
         interactive: words.switch("interactive"),
         init: words.is_set("init"),
-        stop_signal: words.given("stop-signal")?,
+        stop_signal: words.given("stop-signal")?.map(stop_signal).transpose()?,
         labels: words.texts("label")?,
         annotations: words.texts("annotation")?,
         mounts: mounts(words)?,
         read_only: words.is_set("read-only"),
-        shm_size: words.bytes("shm-size")?,
+        shm_size: words.given("shm-size")?.map(|text| options::shm_size(&text)).transpose()?,
         upper: words.path("upper"),
         keep_layer: words.is_set("keep-layer"),
         memory: words.bytes("memory")?,
@@ -168,7 +169,7 @@ pub fn options(words: &mut Words, image: OsString) -> Result<Options> {
         network: words.given("network")?.map(|text| Network::parse(&text)).transpose()?,
         publish: each(words, "publish", Port::parse)?,
         add_host: each(words, "add-host", options::add_host)?,
-        dns: words.texts("dns")?,
+        dns: each(words, "dns", options::server)?,
     })
 }
 
@@ -195,13 +196,17 @@ fn mounts(words: &mut Words) -> Result<Vec<options::Mount>> {
 fn environment(words: &mut Words) -> Result<Vec<OsString>> {
     let mut all = vec![];
     for file in words.all("env-file") {
-        let text =
-            std::fs::read_to_string(&file).doing(|| format!("--env-file: read {}", PathBuf::from(&file).display()))?;
-        let lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        all.extend(lines.map(OsString::from));
+        let doing = || format!("--env-file: read {}", PathBuf::from(&file).display());
+        let text = std::fs::read_to_string(&file).doing(doing)?;
+        all.extend(options::variables(&text).doing(doing)?.into_iter().map(OsString::from));
     }
     all.extend(words.all("env"));
     Ok(all)
+}
+
+/// As it was said, which is what the annotation has.
+fn stop_signal(name: String) -> Result<String> {
+    signal(&name).doing(|| "--stop-signal").map(|_| name)
 }
 
 fn is_host(words: &mut Words, long: &'static str) -> Result<bool> {

@@ -302,6 +302,8 @@ fn sample(opt: &Opt) -> &'static str {
         ("security-opt", _) => "no-new-privileges",
         ("sysctl" | "label" | "annotation", _) => "a=b",
         ("add-host", _) => "a:10.0.0.1",
+        ("dns", _) => "10.0.0.1",
+        ("stop-signal", _) => "TERM",
         ("publish", _) => "1:1",
         (_, Takes::Value("BYTES" | "N" | "USEC" | "0|1")) => "1",
         ("interval", _) => "1s",

@@ -1,6 +1,7 @@
 //! From an image's configuration and docker's flags to config.json (image-spec, conversion.md; docker's defaults for the rest).
 
 use std::collections::BTreeMap;
+use std::env::VarError;
 use std::ffi::OsString;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -149,6 +150,9 @@ const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/
 /// A flag or the image asks for something that is wrong or not there.
 pub fn bundle(image: &ImageConfig, options: &Options, place: &Place<'_>) -> Result<Bundle> {
     place.network.check(&options.publish, place.rootless)?;
+    if options.uts_host && options.hostname.is_some() {
+        return Err(Error::usage("--hostname: with --uts host the name is the host's").hint("leave --hostname out"));
+    }
     let none = Process::default();
     let own = image.config.as_ref().unwrap_or(&none);
     let hostname = hostname(options, place)?;
@@ -410,10 +414,11 @@ fn annotations(image: &ImageConfig, own: &Process, options: &Options, place: &Pl
             false => drop(all.insert(key.clone(), json!(value))),
         }
     }
-    for pair in options.labels.iter().chain(&options.annotations) {
+    let labels = options.labels.iter().map(|pair| ("--label", pair));
+    for (option, pair) in labels.chain(options.annotations.iter().map(|pair| ("--annotation", pair))) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         if key.is_empty() {
-            return Err(Error::usage(format!("--label: {pair:?} has no name")));
+            return Err(Error::usage(format!("{option}: {pair:?} has no name")));
         }
         all.insert(key.to_owned(), json!(value));
     }
@@ -521,7 +526,12 @@ fn asked_for(word: &OsString) -> Result<Option<String>> {
     match text.split_once('=') {
         Some(("", _)) => Err(Error::usage(format!("-e {text}: there is no name before the ="))),
         Some(_) => Ok(Some(text.to_owned())),
-        None => Ok(std::env::var(text).ok().map(|value| format!("{text}={value}"))),
+        None if text.is_empty() => Err(Error::usage("-e \"\": there is no name")),
+        None => match std::env::var(text) {
+            Ok(value) => Ok(Some(format!("{text}={value}"))),
+            Err(VarError::NotPresent) => Ok(None),
+            Err(VarError::NotUnicode(_)) => Err(Error::usage(format!("-e {text}: its value is not valid UTF-8"))),
+        },
     }
 }
 

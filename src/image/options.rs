@@ -72,7 +72,7 @@ pub struct Options {
     pub network: Option<Network>,
     pub publish: Vec<Port>,
     pub add_host: Vec<Host>,
-    pub dns: Vec<String>,
+    pub dns: Vec<IpAddr>,
 }
 
 /// When a name is looked for in its registry.
@@ -325,8 +325,7 @@ pub fn add_host(text: &str) -> Result<Host> {
     let hint = "--add-host NAME:ADDRESS, such as db:10.0.0.2 or db=[2001:db8::2]; NAME:host-gateway is the host itself";
     let (name, address) =
         text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(|| wrong("--add-host", text, hint))?;
-    // What ends a name in hosts(5) is none of it.
-    if name.is_empty() || name.contains(|c: char| c == ':' || c == '#' || c.is_whitespace() || c.is_control()) {
+    if !is_host_name(name) || name.contains(':') {
         return Err(Error::usage(format!("--add-host: {name:?} is no host's name")).hint(hint));
     }
     let bare = address.strip_prefix('[').and_then(|address| address.strip_suffix(']')).unwrap_or(address);
@@ -336,6 +335,44 @@ pub fn add_host(text: &str) -> Result<Host> {
         Err(_) => return Err(Error::usage(format!("--add-host {name}: {address:?} is no address")).hint(hint)),
     };
     Ok(Host { name: name.to_owned(), address })
+}
+
+/// Whether hosts(5) reads it as one name.
+fn is_host_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(|c: char| c == '#' || c.is_whitespace() || c.is_control())
+}
+
+/// docker's `--hostname`.
+pub fn hostname(text: &str) -> Result<String> {
+    match is_host_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err(Error::usage(format!("--hostname: {text:?} is no host's name")).hint("one word, such as web-1")),
+    }
+}
+
+/// docker's `--dns`.
+pub fn server(text: &str) -> Result<IpAddr> {
+    text.parse().map_err(|_| wrong("--dns", text, "the address of a name server, such as 10.0.0.1 or 2001:db8::1"))
+}
+
+/// docker's `--shm-size`. A tmpfs of size 0 would have no limit (tmpfs(5)).
+pub fn shm_size(text: &str) -> Result<i64> {
+    size("--shm-size", text)
+}
+
+/// The variables in a file for docker's `--env-file`: one a line, as `-e` takes it.
+pub fn variables(text: &str) -> Result<Vec<&str>> {
+    let lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let check = |line| {
+        let name = str::split(line, '=').next().unwrap_or_default();
+        match name.contains(char::is_whitespace) {
+            // `export A=b` is the shell's.
+            true => Err(Error::usage(format!("the variable {name:?} has a space in its name"))
+                .hint("KEY=VALUE or KEY, one a line, without quotes or export")),
+            false => Ok(line),
+        }
+    };
+    lines.map(check).collect()
 }
 
 /// `HOST[:TARGET][:rwm]`, docker's `--device`.
@@ -466,6 +503,10 @@ mod tests {
         for text in ["", ".", "-1", "1e3", "0", "0.001", "x"] {
             assert!(cpus(text).is_err(), "{text}");
         }
+        assert_eq!(shm_size("1m").unwrap(), 1 << 20);
+        for text in ["0", "-1", "x"] {
+            assert!(shm_size(text).is_err(), "{text}");
+        }
     }
 
     #[test]
@@ -502,6 +543,28 @@ mod tests {
             "a:b=10.0.0.2",
         ] {
             assert!(read(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn words_of_the_network() {
+        assert_eq!(server("10.0.0.1").unwrap().to_string(), "10.0.0.1");
+        assert_eq!(server("2001:db8::1").unwrap().to_string(), "2001:db8::1");
+        for text in ["", "dns.example", "10.0.0", "10.0.0.1:53", "10.0.0.1\nsearch x", "fe80::1%eth0"] {
+            assert!(server(text).is_err(), "{text:?}");
+        }
+        assert_eq!(hostname("web-1.example").unwrap(), "web-1.example");
+        for text in ["", "a b", "a\nb", "a#b"] {
+            assert!(hostname(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn variables_of_a_file() {
+        let text = "# not this\n\n A=b c\nB\nC='d'\n";
+        assert_eq!(variables(text).unwrap(), ["A=b c", "B", "C='d'"]);
+        for text in ["export A=b", "A =b", "A b"] {
+            assert!(variables(text).is_err(), "{text}");
         }
     }
 

@@ -117,6 +117,9 @@ fn environment(ctx: &Context) -> Outcome {
     ] {
         check_eq!(variable(&seen, key), value, "variable {key}");
     }
+    image.run(&["-e", ""], &[])?.fails_saying(&["-e", "no name"])?;
+    fs::write(&file, "export A=b\n")?;
+    image.run(&["--env-file", &file], &[])?.fails_saying(&["--env-file", "variables", "\"export A\""])?;
     Ok(())
 }
 
@@ -444,6 +447,15 @@ fn hosts(ctx: &Context) -> Outcome {
     }
     let run = image.guest(&options, &["read", "/etc/resolv.conf"])?.ok()?;
     check_eq!(run.said("read")?["text"], json!("nameserver 10.9.8.7\n"), "/etc/resolv.conf");
+    for (words, says) in [
+        (&["--dns", "harbour"][..], &["--dns", "\"harbour\""][..]),
+        (&["--hostname", "a b"], &["--hostname", "\"a b\""]),
+        (&["--hostname", "ship", "--uts", "host"], &["--hostname", "--uts host"]),
+        (&["--stop-signal", "HARBOUR"], &["--stop-signal", "HARBOUR"]),
+        (&["--shm-size", "0"], &["--shm-size", "\"0\""]),
+    ] {
+        image.run(words, &[])?.fails_saying(says)?;
+    }
     image.run(&["--add-host", "port:harbour"], &[])?.fails_saying(&["--add-host port", "\"harbour\" is no address"])?;
     let words = ["--add-host port:host-gateway", "--network none", "pasta:--map-gw"];
     image.run(&["--add-host", "port:host-gateway"], &[])?.fails_saying(&words)?;
