@@ -401,7 +401,8 @@ impl Locked {
         write_atomically(&self.dir.join(RECORD), "", 0o600, &state.to_line()?)
     }
 
-    /// Writes the configuration, once: nobody reads it before the record says that the container is created.
+    /// Writes the configuration, once: nobody reads it before the record says that the container is created, or a store of images
+    /// knows of it.
     pub fn write_config(&self, contents: &str) -> Result<()> {
         self.write(CONFIG, OFlag::O_CREAT | OFlag::O_EXCL, contents.as_bytes())
     }

@@ -47,15 +47,16 @@ fn write(runtime: &Runtime, options: &cli::Bundle, dir: &Path) -> Result<()> {
     let mut config = serde_json::from_str(&configured.text).map_err(|error| Error::other(error.to_string()))?;
     if options.unpack {
         unpack(&mut config, &configured.store, &dir.join(root), &options.program)?;
-        configured.write_files(dir)?;
     } else {
         fs::create_dir(dir.join(root)).doing(|| format!("make {}", dir.join(root).display()))?;
-        let link = configured.link(dir)?;
-        configured.settle(dir, &link, None)?;
     }
     let text = serde_json::to_string_pretty(&config).map_err(|error| Error::other(error.to_string()))? + "\n";
     let path = dir.join("config.json");
-    fs::write(&path, text).doing(|| format!("write {}", path.display()))
+    fs::write(&path, text).doing(|| format!("write {}", path.display()))?;
+    match options.unpack {
+        true => configured.write_files(dir),
+        false => configured.settle(dir, &configured.link(dir)?, None),
+    }
 }
 
 /// Makes one directory of the layers that `config` names, which needs them no more then.

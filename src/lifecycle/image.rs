@@ -258,6 +258,7 @@ impl Configured {
     }
 
     /// Makes that link, the one of [`Configured::ids_link`], and the files; from then on the layers are the container's to keep.
+    /// Its config.json must be in `dir`: who removes layers reads it.
     /// `user`: the directory of the container that writes to the layer which is kept, if it is made now.
     pub fn settle(&mut self, dir: &Path, link: &Path, user: Option<&Path>) -> Result<()> {
         if let (Some(link), Some(claim)) = (self.ids_link(dir)?, self.claim.take()) {

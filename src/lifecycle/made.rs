@@ -101,6 +101,11 @@ pub(super) fn make(
     // The journal: what a kill at any later instant can leave behind is written before it is made.
     locked.begin(&state)?;
     timings.lap(steps::JOURNAL);
+    let is_told_of = state.store_link.is_some();
+    if is_told_of {
+        // What the container uses can be told as soon as the store knows of it.
+        locked.write_config(&text)?;
+    }
     if let (Some(mut image), Some(link)) = (image, &state.store_link) {
         image.settle(locked.dir(), link, Some(locked.dir()))?;
         timings.lap("link the image");
@@ -170,7 +175,9 @@ pub(super) fn make(
         cgroup.delegate(user).property(|| "linux.cgroupsPath")?;
     }
     timings.lap(steps::COMPLETE);
-    locked.write_config(&text)?;
+    if !is_told_of {
+        locked.write_config(&text)?;
+    }
     state.pid = child.pid().as_raw();
     state.start_time = state::start_time(child.pid())?;
     state.pidfd_inode = child.pidfd().and_then(crate::sys::process::pidfd_inode);

@@ -133,7 +133,8 @@ impl Writer {
         let is_last = gone == known;
         if is_last {
             if !force && let Some(user) = self.user_of(&all)? {
-                return Err(Error::state(format!("the image {word:?} is used by {}", user.display()))
+                return Err(user
+                    .refuses(&format!("the image {word:?}"))
                     .hint("delete the container or the bundle first, or --force takes the name only"));
             }
             going = all;

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use kelson::error::{Context, Result};
+use kelson::error::{Context, Error, Result};
 use kelson::image::Digest;
 use kelson::image::store::Image;
 use serde::Deserialize;
@@ -28,6 +28,25 @@ pub struct Users {
     pub mounts: Vec<(PathBuf, PathBuf)>,
     /// One of which it cannot be told what it uses: nothing may go.
     pub unknown: Option<PathBuf>,
+}
+
+/// Why something stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum User {
+    /// The container or bundle in this directory uses it.
+    Known(PathBuf),
+    /// The one in this directory may.
+    Unknown(PathBuf),
+}
+
+impl User {
+    /// The refusal to remove `what`.
+    pub fn refuses(&self, what: &str) -> Error {
+        Error::state(match self {
+            Self::Known(directory) => format!("{what} is used by {}", directory.display()),
+            Self::Unknown(directory) => format!("whether {} uses {what} cannot be told", directory.display()),
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -109,11 +128,8 @@ impl Writer {
     }
 
     /// A container or bundle for which the layers of this image must stay, unless another image has them too.
-    pub fn user_of(&self, records: &[Record]) -> Result<Option<PathBuf>> {
+    pub fn user_of(&self, records: &[Record]) -> Result<Option<User>> {
         let users = self.users()?;
-        if let Some(unknown) = users.unknown {
-            return Ok(Some(unknown));
-        }
         let config = records.first().map(|record| record.image.config);
         let others = super::images::records(&self.store)?;
         let shared: HashSet<_> = others
@@ -122,7 +138,8 @@ impl Writer {
             .flat_map(|record| record.image.layers.iter().map(|layer| layer.diff_id))
             .collect();
         let mut own = records.iter().flat_map(|record| record.image.layers.iter().map(|layer| layer.diff_id));
-        Ok(own.find_map(|layer| users.layers.get(&layer).filter(|_| !shared.contains(&layer)).cloned()))
+        let known = own.find_map(|layer| users.layers.get(&layer).filter(|_| !shared.contains(&layer)).cloned());
+        Ok(known.map(User::Known).or(users.unknown.map(User::Unknown)))
     }
 
     /// The digits of layers and blobs that living transactions use. The lock must be held alone: those that come later see what

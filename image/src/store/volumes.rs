@@ -8,7 +8,7 @@ use kelson::error::{Context, Error, Result};
 
 use super::kept::size;
 use super::prune::move_to;
-use super::users::Users;
+use super::users::{User, Users};
 use super::{Hold, Writer, entries, make_directory};
 use crate::flatten::flatten_below;
 
@@ -58,7 +58,7 @@ impl Writer {
         let mut all = vec![];
         for dir in entries(&self.store.root.join("volumes"))? {
             let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            all.push(Volume { size: size(&dir)?, user: user_of(&users, &dir), name });
+            all.push(Volume { size: size(&dir)?, user: mounted_by(&users, &dir).cloned(), name });
         }
         all.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(all)
@@ -78,7 +78,8 @@ impl Writer {
                 return Err(Error::other(format!("there is no volume {name:?}")).hint("kelson image volume lists them"));
             }
             if let Some(user) = user_of(&users, &dir) {
-                return Err(Error::other(format!("volume {name:?} is used by {}", user.display()))
+                return Err(user
+                    .refuses(&format!("volume {name:?}"))
                     .hint("kelson delete the container, or remove the bundle, first"));
             }
             move_to(&work, &dir)?;
@@ -94,8 +95,14 @@ impl Writer {
     }
 }
 
-/// Who mounts something of the volume in `dir`; who it cannot be told of may.
-fn user_of(users: &Users, dir: &Path) -> Option<PathBuf> {
+/// Who mounts something of the volume in `dir`.
+fn mounted_by<'u>(users: &'u Users, dir: &Path) -> Option<&'u PathBuf> {
     let mount = users.mounts.iter().find(|(source, _)| source.starts_with(dir));
-    mount.map(|(_, user)| user).or(users.unknown.as_ref()).cloned()
+    mount.map(|(_, user)| user)
+}
+
+/// Who mounts something of it, or may.
+fn user_of(users: &Users, dir: &Path) -> Option<User> {
+    let known = mounted_by(users, dir).cloned().map(User::Known);
+    known.or_else(|| users.unknown.clone().map(User::Unknown))
 }

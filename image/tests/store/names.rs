@@ -141,6 +141,10 @@ fn what_a_container_uses_stays() {
     fs::write(bundle.join("config.json"), "{").unwrap();
     let output = scratch.command(&["prune", "--all"]).output().unwrap();
     assert!(crate::support::error_of(&output).contains("cannot be told"), "{output:?}");
+    scratch.run(&["import", "1.tar"]);
+    let error = scratch.fails(&["rm", "tool:1"]);
+    assert!(error.contains("uses the image \"tool:1\" cannot be told") && !error.contains("used by"), "{error}");
+    scratch.run(&["rm", "--force", "tool:1"]);
     assert_eq!(scratch.entries("layers").len(), 2);
     fs::remove_dir_all(&bundle).unwrap();
     scratch.run(&["prune"]);

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use crate::harness::bundle::{GUEST, capability_bits, give};
 use crate::harness::image::Image;
-use crate::harness::{Context, Outcome, Test, Value, eventually, json};
+use crate::harness::{Context, Outcome, Run, Test, Value, eventually, json};
+use crate::tracer::{self, Action, Call, Settings};
 use crate::{check, check_eq};
 
 pub const TESTS: &[Test] = &[
@@ -44,6 +45,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "failures_leave_nothing", run: failures },
     Test { name: "image_that_is_not_there", run: missing },
     Test { name: "bundle_is_run_by_any_means", run: bundle },
+    Test { name: "others_go_while_one_is_made", run: killed_once_known },
     Test { name: "explained", run: explained },
     Test { name: "global_options_reach_the_other_program", run: global_options },
     Test { name: "fifty_at_once", run: fifty },
@@ -727,6 +729,61 @@ fn bundle(ctx: &Context) -> Outcome {
     let id = image.fresh_id();
     let seen = ctx.maker().args(["run", "--bundle"]).arg(&dir).arg(&id).run()?.ok()?.said("read")?;
     check_eq!(seen["text"], json!("made\n"), "/etc/hostname of the bundle");
+    Ok(())
+}
+
+/// Who is killed as soon as the store knows of the container or bundle holds its own image, and no other.
+fn killed_once_known(ctx: &Context) -> Outcome {
+    ctx.need_kelson("a single thread, which is traced,")?;
+    let image = plain(ctx)?;
+    image.remember()?;
+    let mut other = Image::new(ctx, json!({}), |rootfs| Ok(fs::write(rootfs.join("other"), "x")?))?;
+    other.store.clone_from(&image.store);
+    let (key, value) = ctx.marker();
+    let (store, variable) = (image.store.display().to_string(), format!("{key}={value}"));
+    let traced = |at: Option<(Call, Action)>, words: &[&str]| -> Outcome<(Run, Vec<Call>)> {
+        let record = ctx.next_io().with_extension("calls");
+        let tracer = ctx.command(&std::env::current_exe()?.to_string_lossy());
+        let tracer = tracer.args(["--trace", &Settings { also: 0, at }.to_json(&record), "--"]);
+        let command = tracer.arg(&ctx.runtime).arg("--root").arg(&ctx.root);
+        let command = command.args(ctx.has_systemd().then_some("--systemd-cgroup")).args(words);
+        Ok((command.run()?, tracer::calls(&record)?))
+    };
+    let run = |at: Option<(Call, Action)>, id: &str| {
+        let own = ["run", "--network", "none", "--name", id, "--cgroup-parent", &ctx.cgroup_parent, "-e", &variable];
+        let file = image.file.to_string_lossy();
+        traced(at, &[&own[..], &["--store", &store, "--image", &file, "--", GUEST, "print", "ran"]].concat())
+    };
+    let bundle = |at: Option<(Call, Action)>, name: &str| {
+        let (file, dir) = (image.file.to_string_lossy(), ctx.dir.join(name));
+        traced(at, &["bundle", "--network", "none", "--store", &store, &file, &dir.to_string_lossy(), GUEST])
+    };
+    let kill = |calls: &[Call]| -> Outcome<(Call, Action)> {
+        let mut own = calls.iter().filter(|call| call.process == 0);
+        own.find(|call| [libc::SYS_symlink, libc::SYS_symlinkat].contains(&call.number)).ok_or("no link is made")?;
+        Ok((*own.next().ok_or("it ends with the link")?, Action::Kill))
+    };
+    let (whole, id) = (image.fresh_id(), image.fresh_id());
+    let (ran, calls) = run(None, &whole)?;
+    ran.ok()?;
+    check_eq!(run(Some(kill(&calls)?), &id)?.0.signal, Some(libc::SIGKILL), "signal that ends run");
+    let known = image.entries("roots").len();
+    let removed = other_is_removed(&other);
+    ctx.runtime().args(["delete", "--force", &id]).run()?.ok()?;
+    check_eq!((known, image.entries("roots").len()), (1, 0), "containers that the store knows of, before and after");
+    removed?;
+    let (made, calls) = bundle(None, "whole")?;
+    made.ok()?;
+    check_eq!(bundle(Some(kill(&calls)?), "killed")?.0.signal, Some(libc::SIGKILL), "signal that ends bundle");
+    check_eq!(image.entries("roots").len(), 2, "bundles that the store knows of");
+    other_is_removed(&other)
+}
+
+fn other_is_removed(other: &Image<'_>) -> Outcome {
+    other.image(&["import", "--tag", "other:1", &other.file.to_string_lossy()]).run()?.ok()?;
+    check_eq!(other.entries("layers").len(), 2, "layers of the store");
+    other.image(&["remove", "other:1"]).run()?.ok()?;
+    check_eq!(other.entries("layers").len(), 1, "layers of the store without the other image");
     Ok(())
 }
 
