@@ -520,8 +520,8 @@ const COMMANDS: &[Entry] = &[
     Entry {
         name: "bundle",
         summary: "write the bundle of an image: a config.json to read, edit and run",
-        about: "The root file system is an overlay of the store's layers; they stay there as long as DIR does. DIR is made.\n\
-                ARGS replace the image's Cmd.",
+        about: "The root file system is an overlay of the store's layers; they stay there as long as DIR does, or a\n\
+                container of it. DIR is made. ARGS replace the image's Cmd.",
         operands: Operands { usage: "IMAGE DIR [ARGS...]", required: 2, most: 2, rest: Rest::VerbatimAfterOptions },
         options: &[&switch("unpack", None, "unpack the layers into DIR/rootfs, which any runtime can run")],
         with_image: image::OPTIONS,

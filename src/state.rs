@@ -101,9 +101,9 @@ pub struct State {
     #[serde(default)]
     pub host_mount: Option<u64>,
     pub cgroup: cgroup::Record,
-    /// The link by which the store of images knows that the container uses layers of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub store_link: Option<PathBuf>,
+    /// The links by which stores of images know that the container uses layers of theirs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub store_links: Vec<PathBuf>,
     /// The link that tells which ids of the host are the container's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ids_link: Option<PathBuf>,
@@ -652,7 +652,7 @@ impl State {
             no_new_keyring: false,
             host_mount: None,
             cgroup,
-            store_link: None,
+            store_links: vec![],
             ids_link: None,
             ended: None,
         }
@@ -679,9 +679,9 @@ impl State {
         what(self) == what(other) && self.created == other.created
     }
 
-    /// The container is no more: what the store holds for it may go, and its ids are free.
+    /// The container is no more: what stores hold for it may go, and its ids are free.
     pub fn leave_store(&self) {
-        for link in self.store_link.iter().chain(&self.ids_link) {
+        for link in self.store_links.iter().chain(&self.ids_link) {
             // Nothing depends on it: one that stays is found to be of no container.
             let _ = fs::remove_file(link);
         }

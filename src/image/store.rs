@@ -171,6 +171,16 @@ impl Store {
         self.root.join("layers").join(diff_id.hex()).join("fs")
     }
 
+    /// The store whose unpacked layer with this diff id `path` is or is in, as far as names tell: of one that is in a layer of another
+    /// it is both.
+    pub fn with_layer(path: &Path) -> impl Iterator<Item = (Self, Digest)> {
+        path.ancestors().filter_map(|layer| {
+            let diff_id = Digest::from_hex(layer.file_name()?.to_str()?)?;
+            let layers = layer.parent().filter(|layers| layers.ends_with("layers"))?;
+            Some((Self { root: layers.parent()?.to_owned() }, diff_id))
+        })
+    }
+
     /// An image's unpacked layers, topmost first. overlayfs takes no directory twice, and of equal layers the topmost decides.
     pub fn stack(&self, image: &Image) -> Vec<PathBuf> {
         let mut all: Vec<PathBuf> = vec![];
@@ -318,5 +328,28 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
         Ok(record) => Ok(Some(record)),
         Err(error) => Err(Error::other(format!("{} is not what a store holds: {error}", path.display()))
             .hint("a newer Kelson may have written it; `kelson image prune` removes what is broken")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_names_its_store() {
+        let (one, two) = ("1".repeat(64), "ab".repeat(32));
+        let stores = |path: &str| -> Vec<String> {
+            Store::with_layer(Path::new(path))
+                .map(|(store, diff_id)| format!("{} {diff_id}", store.root.display()))
+                .collect()
+        };
+        for path in [format!("/st/layers/{one}/fs"), format!("/st/layers/{one}/fs/usr"), format!("/st/layers/{one}")] {
+            assert_eq!(stores(&path), [format!("/st sha256:{one}")], "{path}");
+        }
+        let nested = format!("/st/layers/{one}/fs/var/layers/{two}/fs");
+        assert_eq!(stores(&nested), [format!("/st/layers/{one}/fs/var sha256:{two}"), format!("/st sha256:{one}")]);
+        for path in ["/", "/bundle/rootfs", "/st/layers/12/fs", &format!("/st/blobs/{one}/fs"), &format!("/{one}/fs")] {
+            assert!(stores(path).is_empty(), "{path}");
+        }
     }
 }

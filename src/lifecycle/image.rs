@@ -2,16 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{IsTerminal, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown, symlink};
+use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::{getegid, geteuid, gethostname};
 
-use super::{Runtime, is_in_user_namespace, kept};
+use super::{Runtime, is_in_user_namespace, kept, stores};
 use crate::error::{Context, Error, Result};
 use crate::image::config::{self, Bundle, IdMaps, ImageConfig, Place};
 use crate::image::kept::Kept;
@@ -154,13 +154,9 @@ fn find(options: &Options, store: &Store, program: &OsStr, only_looks: bool) -> 
 
 /// Keeps what is in the store there; `None` if there is no store yet.
 fn hold(store: &Store) -> Result<Option<Flock<File>>> {
-    let path = store.root.join("lock");
-    let file = match File::open(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        file => file.doing(|| format!("open {}", path.display()))?,
-    };
+    let Some(file) = stores::open_lock(store)? else { return Ok(None) };
     let lock = Flock::lock(file, FlockArg::LockShared);
-    lock.map(Some).map_err(|(_, errno)| errno).doing(|| format!("lock {}", path.display()))
+    lock.map(Some).map_err(|(_, errno)| errno).doing(|| format!("lock the store {}", store.root.display()))
 }
 
 /// Makes the named volumes that are not there. The store's lock is held: nobody removes one before the container has it.
@@ -245,11 +241,9 @@ fn limits_swap(is_cgroup_v2: bool) -> bool {
 }
 
 impl Configured {
-    /// Where the store will know of the container with the directory `dir`: as long as the link is there and true, its layers
-    /// stay.
+    /// Where the store will know of the container with the directory `dir`.
     pub fn link(&self, dir: &Path) -> Result<PathBuf> {
-        let info = fs::metadata(dir).doing(|| format!("look at {}", dir.display()))?;
-        Ok(self.store.root.join("roots").join(format!("{:x}-{:x}", info.dev(), info.ino())))
+        stores::link_of(&self.store, dir)
     }
 
     /// Where it will be told which ids the container with the directory `dir` has, if they are its own.
@@ -264,16 +258,10 @@ impl Configured {
         if let (Some(link), Some(claim)) = (self.ids_link(dir)?, self.claim.take()) {
             claim.settle(dir, &link)?;
         }
-        let doing = || format!("tell the store of the container: {}", link.display());
         if let Some((place, kept)) = &self.kept {
             kept::claim(&place.dir, Some(kept), user)?;
         }
-        if let Some(roots) = link.parent() {
-            DirBuilder::new().recursive(true).mode(0o700).create(roots).doing(doing)?;
-        }
-        // One of a directory that had the same number and is gone.
-        let _ = fs::remove_file(link);
-        symlink(dir, link).doing(doing)?;
+        stores::tell(dir, link)?;
         self.lock = None;
         self.write_files(dir)
     }

@@ -7,7 +7,7 @@ use nix::unistd::Pid;
 
 use super::create::Loaded;
 use super::pid_file::PidFile;
-use super::{Runtime, fuse, kept, listen, steps};
+use super::{Runtime, fuse, kept, listen, steps, stores};
 use crate::cgroup::{self, Cgroup};
 use crate::cli;
 use crate::error::{Context, Error, Result};
@@ -94,19 +94,28 @@ pub(super) fn make(
     if !plan.namespaces.mount.is_own() {
         state.host_mount = Some(rootfs::mount_id(&plan.root.path).property(|| "root.path")?);
     }
+    let held = match &plan.root.overlay {
+        Some(overlay) if image.is_none() => stores::hold(&overlay.lower, locked.dir(), signals)?,
+        // An image holds its own.
+        _ => vec![],
+    };
+    state.store_links = held.iter().map(|store| store.link.clone()).collect();
     if let Some(image) = &image {
-        state.store_link = Some(image.link(locked.dir())?);
+        state.store_links = vec![image.link(locked.dir())?];
         state.ids_link = image.ids_link(locked.dir())?;
     }
     // The journal: what a kill at any later instant can leave behind is written before it is made.
     locked.begin(&state)?;
     timings.lap(steps::JOURNAL);
-    let is_told_of = state.store_link.is_some();
+    let is_told_of = !state.store_links.is_empty();
     if is_told_of {
         // What the container uses can be told as soon as the store knows of it.
         locked.write_config(&text)?;
     }
-    if let (Some(mut image), Some(link)) = (image, &state.store_link) {
+    for store in held {
+        store.tell(locked.dir())?;
+    }
+    if let (Some(mut image), Some(link)) = (image, state.store_links.first()) {
         image.settle(locked.dir(), link, Some(locked.dir()))?;
         timings.lap("link the image");
     } else if let Some((upper, _)) = plan.root.overlay.as_ref().and_then(|overlay| overlay.upper.as_ref())

@@ -22,6 +22,7 @@ mod remover;
 pub mod spec;
 pub mod start;
 mod steps;
+mod stores;
 pub mod top;
 pub mod update;
 pub mod wait;

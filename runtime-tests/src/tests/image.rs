@@ -45,6 +45,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "failures_leave_nothing", run: failures },
     Test { name: "image_that_is_not_there", run: missing },
     Test { name: "bundle_is_run_by_any_means", run: bundle },
+    Test { name: "layers_stay_when_a_container_s_bundle_goes", run: bundle_goes },
     Test { name: "others_go_while_one_is_made", run: killed_once_known },
     Test { name: "explained", run: explained },
     Test { name: "global_options_reach_the_other_program", run: global_options },
@@ -729,6 +730,42 @@ fn bundle(ctx: &Context) -> Outcome {
     let id = image.fresh_id();
     let seen = ctx.maker().args(["run", "--bundle"]).arg(&dir).arg(&id).run()?.ok()?.said("read")?;
     check_eq!(seen["text"], json!("made\n"), "/etc/hostname of the bundle");
+    Ok(())
+}
+
+/// The store knows of the container itself, too.
+fn bundle_goes(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    let dir = ctx.dir.join("made");
+    let make = ctx.runtime().args(["bundle", "--network", "none", "--store"]).arg(&image.store);
+    make.arg(&image.file).arg(&dir).args([GUEST, "sleep"]).run()?.ok()?;
+    let path = dir.join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path)?)?;
+    config["linux"]["cgroupsPath"] = json!(format!("{}/made", ctx.cgroup_parent));
+    fs::write(&path, config.to_string())?;
+    let id = image.fresh_id();
+    for command in ["run", "create"] {
+        let detached = (command == "run").then_some("--detach");
+        ctx.maker().arg(command).args(detached).arg("--bundle").arg(&dir).arg(&id).run()?.ok()?;
+        fs::rename(&dir, ctx.dir.join("moved"))?;
+        let pruned = image.image(&["prune", "--all"]).run()?.ok();
+        let (layers, known) = (image.entries("layers").len(), image.entries("roots").len());
+        fs::rename(ctx.dir.join("moved"), &dir)?;
+        ctx.runtime().args(["delete", "--force", &id]).run()?.ok()?;
+        pruned?;
+        check_eq!(
+            (layers, known),
+            (1, 1),
+            "layers, and containers and bundles that the store knows of, after {command}"
+        );
+        check_eq!(
+            image.entries("roots"),
+            Vec::<String>::new(),
+            "containers that the store knows of, after the deletion"
+        );
+    }
+    image.image(&["prune", "--all"]).run()?.ok()?;
+    check_eq!(image.entries("layers"), Vec::<String>::new(), "layers that nobody uses");
     Ok(())
 }
 
