@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use kelson::error::{Context, Error, Result};
-use kelson::image::Digest;
 use kelson::image::store::Image;
+use kelson::image::{Digest, Store};
 use serde::Deserialize;
 
 use super::images::Record;
@@ -84,7 +84,7 @@ impl Writer {
                 fs::remove_file(&link).doing(|| format!("remove {}", link.display()))?;
                 continue;
             };
-            match self.used_by(&directory) {
+            match used_by(&directory) {
                 Ok((layers, sources)) => {
                     users.mounts.extend(sources.into_iter().map(|source| (source, directory.clone())));
                     users.layers.extend(layers.iter().map(|layer| (*layer, directory.clone())));
@@ -98,33 +98,11 @@ impl Writer {
         }
         for layer in super::kept::layers(&self.store)? {
             let Some(kept) = &layer.kept else { continue };
-            let layers: HashSet<_> = kept.lower.iter().filter_map(|path| self.layer_at(path)).collect();
+            let layers = layers_in(&kept.lower);
             users.layers.extend(layers.iter().map(|below| (*below, layer.dir.clone())));
             users.sets.push(layers);
         }
         Ok(users)
-    }
-
-    /// The layers of this store that the config.json in `directory` names, and the sources of its mounts.
-    fn used_by(&self, directory: &Path) -> Result<(HashSet<Digest>, Vec<PathBuf>)> {
-        let path = directory.join("config.json");
-        let read = || -> Result<_> {
-            let bundle: Bundle = serde_json::from_slice(&fs::read(&path)?).map_err(std::io::Error::from)?;
-            let lower = bundle.annotations.get(LOWER).map_or("[]", String::as_str);
-            let lower = serde_json::from_str::<Vec<PathBuf>>(lower).map_err(std::io::Error::from)?;
-            Ok((lower, bundle.mounts.into_iter().filter_map(|mount| mount.source).collect()))
-        };
-        let (lower, sources) = read().doing(|| format!("read {}", path.display()))?;
-        Ok((lower.iter().filter_map(|path| self.layer_at(path)).collect(), sources))
-    }
-
-    /// The layer that has `path`: below `layers/HEX` of this store.
-    fn layer_at(&self, path: &Path) -> Option<Digest> {
-        let below = path.strip_prefix(self.store.root.join("layers")).ok()?;
-        match below.components().next()? {
-            Component::Normal(name) => Digest::from_hex(name.to_str()?),
-            _ => None,
-        }
     }
 
     /// A container or bundle for which the layers of this image must stay, unless another image has them too.
@@ -166,4 +144,23 @@ fn living(link: &Path) -> Option<PathBuf> {
     let info = fs::metadata(&directory).ok().filter(fs::Metadata::is_dir)?;
     let name = format!("{:x}-{:x}", info.dev(), info.ino());
     (link.file_name()?.to_str() == Some(&name)).then_some(directory)
+}
+
+/// The layers that the config.json in `directory` names, and the sources of its mounts.
+fn used_by(directory: &Path) -> Result<(HashSet<Digest>, Vec<PathBuf>)> {
+    let path = directory.join("config.json");
+    let read = || -> Result<_> {
+        let bundle: Bundle = serde_json::from_slice(&fs::read(&path)?).map_err(std::io::Error::from)?;
+        let lower = bundle.annotations.get(LOWER).map_or("[]", String::as_str);
+        let lower = serde_json::from_str::<Vec<PathBuf>>(lower).map_err(std::io::Error::from)?;
+        Ok((lower, bundle.mounts.into_iter().filter_map(|mount| mount.source).collect()))
+    };
+    let (lower, sources) = read().doing(|| format!("read {}", path.display()))?;
+    Ok((layers_in(&lower), sources))
+}
+
+/// The layers that have `paths`, by whatever path their store was called: it may have several, and of a layer of another store with the
+/// same digest it does no harm to keep its own.
+fn layers_in(paths: &[PathBuf]) -> HashSet<Digest> {
+    paths.iter().flat_map(|path| Store::with_layer(path)).map(|(_, diff_id)| diff_id).collect()
 }

@@ -134,6 +134,11 @@ fn what_a_container_uses_stays() {
     assert!(error.contains("used by") && error.contains("bundle"), "{error}");
     assert_eq!(scratch.run(&["prune", "--all"]), "Freed: 0B (0 layers)\n");
     assert_eq!(scratch.ensure("tool:1")["config"], image.id());
+    // Who made it called the store otherwise.
+    symlink(scratch.join("st"), scratch.join("alias")).unwrap();
+    fs::write(bundle.join("config.json"), config.to_string().replace("/st/layers/", "/alias/layers/")).unwrap();
+    assert!(scratch.fails(&["rm", "tool:1"]).contains("used by"));
+    assert_eq!(scratch.run(&["prune", "--all"]), "Freed: 0B (0 layers)\n");
     // Its name goes if that is asked for, its layers do not.
     scratch.run(&["rm", "--force", "tool:1"]);
     assert_eq!(scratch.entries("layers").len(), 2);
