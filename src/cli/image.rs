@@ -100,6 +100,8 @@ pub const OPTIONS: &[&Opt] = &[
     &value("stop-signal", None, "SIGNAL", "noted in its annotations"),
     &value("platform", None, "OS/ARCH[/VARIANT]", "which of an image's platforms (default: this machine's)"),
     &value("pull", None, "missing|always|never", "when to ask the registry (default: missing)"),
+    &value("plain-http", None, "HOST", "speak to this registry without TLS (repeatable)"),
+    &value("unpack-limits", None, "LIMITS", "how much a layer may be: bytes=N,entries=N,ratio=N,free=N,window=N"),
     &switch("quiet", Some('q'), "show no progress of a download"),
     &value("store", None, "DIR", "where images are kept (default: /var/lib/kelson, or ~/.local/share/kelson)"),
 ];
@@ -116,6 +118,8 @@ pub fn options(words: &mut Words, image: OsString) -> Result<Options> {
             Some("never") => Pull::Never,
             Some(other) => return Err(unknown("pull", other, "missing, always or never")),
         },
+        plain_http: words.texts("plain-http")?,
+        unpack_limits: words.last("unpack-limits"),
         quiet: words.is_set("quiet"),
         command: std::mem::take(&mut words.rest),
         entrypoint: words.text("entrypoint")?,

@@ -451,6 +451,26 @@ fn explain_takes_a_name_or_none() {
 }
 
 #[test]
+fn an_image_is_fetched_as_is_asked() {
+    for line in ["run --image i", "bundle i /d", "explain --image i"] {
+        let (command, rest) = line.split_once(' ').unwrap();
+        let line = format!("{command} --plain-http a:1 --plain-http=b --unpack-limits ratio=9 {rest}");
+        let image = match parsed(&line).command {
+            Command::Run(run) => run.image.unwrap(),
+            Command::Bundle(bundle) => bundle.image,
+            Command::Explain(explain) => explain.image.unwrap(),
+            _ => panic!(),
+        };
+        assert_eq!(
+            (image.plain_http.join(" "), image.unpack_limits),
+            ("a:1 b".into(), Some("ratio=9".into())),
+            "{line}"
+        );
+    }
+    assert!(refused("run --plain-http a web").0.contains("--plain-http needs --image"));
+}
+
+#[test]
 fn timings_go_to_a_file() {
     for line in ["create --timings /t web", "run --timings=/t web", "exec --timings /t web ls"] {
         let timings = match parsed(line).command {

@@ -64,6 +64,12 @@ pub fn ensure(options: &Options, store: &Store, program: &OsStr) -> Result<Image
     if let Some(platform) = &options.platform {
         words.extend(["--platform".into(), platform.into()]);
     }
+    for host in &options.plain_http {
+        words.extend(["--plain-http".into(), host.into()]);
+    }
+    if let Some(limits) = &options.unpack_limits {
+        words.extend(["--unpack-limits".into(), limits.clone()]);
+    }
     if options.userns == UserNs::KeepId {
         words.push("--keep-id".into());
     }

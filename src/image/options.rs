@@ -16,6 +16,10 @@ pub struct Options {
     pub store: Option<PathBuf>,
     pub platform: Option<String>,
     pub pull: Pull,
+    /// Registries that are spoken to without TLS.
+    pub plain_http: Vec<String>,
+    /// How much a layer may be; `kelson-image` reads it.
+    pub unpack_limits: Option<OsString>,
     /// `--quiet`: no progress of a download.
     pub quiet: bool,
 

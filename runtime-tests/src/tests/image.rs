@@ -1,12 +1,14 @@
 //! `run --image` and `bundle`: a container from an image, as docker run would have it.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::harness::bundle::{GUEST, capability_bits, give};
 use crate::harness::image::Image;
-use crate::harness::{Context, Outcome, Run, Test, Value, eventually, json};
+use crate::harness::{Cmd, Context, Outcome, Run, Test, Value, eventually, json};
 use crate::tracer::{self, Action, Call, Settings};
 use crate::{check, check_eq};
 
@@ -44,6 +46,8 @@ pub const TESTS: &[Test] = &[
     Test { name: "nothing_is_mounted_on_the_host", run: not_on_the_host },
     Test { name: "failures_leave_nothing", run: failures },
     Test { name: "image_that_is_not_there", run: missing },
+    Test { name: "limits_of_what_is_unpacked", run: unpack_limits },
+    Test { name: "registry_without_tls", run: plain_http },
     Test { name: "bundle_is_run_by_any_means", run: bundle },
     Test { name: "layers_stay_when_a_container_s_bundle_goes", run: bundle_goes },
     Test { name: "others_go_while_one_is_made", run: killed_once_known },
@@ -706,6 +710,50 @@ fn missing(ctx: &Context) -> Outcome {
     fs::write(&broken, "not an archive")?;
     run(&broken.to_string_lossy(), &[])?.fails_saying(&["broken.tar"])?;
     check_eq!(image.entries("tmp"), Vec::<String>::new(), "work that is left in the store");
+    Ok(())
+}
+
+/// `run --image` and `bundle` of `word`, which may be fetched or imported for them; `name` is that of neither before.
+fn both<'c>(ctx: &'c Context, image: &Image<'_>, name: &str, options: &[&str], word: &str) -> [Cmd<'c>; 2] {
+    let (id, dir) = (image.fresh_id(), ctx.dir.join(name));
+    let (key, value) = ctx.marker();
+    let run = ctx.maker().args(["run", "--network", "none", "--name", &id, "-e", &format!("{key}={value}"), "--store"]);
+    let run = run.arg(&image.store).arg("--cgroup-parent").arg(&ctx.cgroup_parent).args(options);
+    let bundle = ctx.maker().args(["bundle", "--network", "none", "--store"]).arg(&image.store).args(options);
+    [run.args(["--image", word]), bundle.arg(word).arg(dir)]
+}
+
+/// What the error says to raise can be raised.
+fn unpack_limits(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    let file = image.file.to_string_lossy();
+    for command in both(ctx, &image, "few", &["--unpack-limits", "entries=2"], &file) {
+        command.run()?.fails_saying(&["more than 2 entries", "--unpack-limits entries=N"])?;
+    }
+    for command in both(ctx, &image, "many", &["--unpack-limits", "entries=100000"], &file) {
+        command.run()?.ok()?;
+    }
+    Ok(())
+}
+
+fn plain_http(ctx: &Context) -> Outcome {
+    let image = plain(ctx)?;
+    let registry = TcpListener::bind("127.0.0.1:0")?;
+    registry.set_nonblocking(true)?;
+    let host = registry.local_addr()?.to_string();
+    // Of a registry on this machine it would be found out; it is not even tried.
+    for command in both(ctx, &image, "fetched", &["--plain-http", &host], &format!("{host}/tool:1")) {
+        let running = command.env("NO_PROXY", "127.0.0.1").spawn()?;
+        let (mut asked, _) = eventually(ctx.patience, "the registry is asked", || registry.accept().ok())?;
+        asked.set_nonblocking(false)?;
+        asked.set_read_timeout(Some(ctx.patience))?;
+        let mut request = [0; 4096];
+        let length = asked.read(&mut request)?;
+        let request = String::from_utf8_lossy(&request[..length]);
+        asked.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")?;
+        running.wait()?.fails_saying(&["404"])?;
+        check!(request.starts_with("GET /v2/tool/manifests/1 HTTP/1.1\r\n"), "the registry is asked {request:?}");
+    }
     Ok(())
 }
 
