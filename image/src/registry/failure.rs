@@ -66,7 +66,10 @@ pub fn of_exchange(error: ureq::Error, host: &str, stall: Duration) -> Failure {
         }
         ureq::Error::ConnectProxyFailed(text) => {
             let error = Error::other(format!("the proxy does not connect to {host}: {}", printable(&text)));
-            Failure::never(error.hint("see HTTPS_PROXY, HTTP_PROXY and NO_PROXY"))
+            // For a registry without TLS, too: ureq knows no other way.
+            Failure::never(
+                error.hint("see HTTPS_PROXY, HTTP_PROXY and NO_PROXY; the proxy has to allow CONNECT to this port"),
+            )
         }
         ureq::Error::Protocol(error) => {
             other(format!("{host} sends what is no HTTP: {}", printable(&error.to_string())), Again::Yes)

@@ -147,7 +147,12 @@ fn serve(stream: &TcpStream, answer: &dyn Fn(&Request) -> Reply, seen: &Mutex<Ve
         }
         let request = read_request(&mut reader)?;
         if request.method == "CONNECT" {
+            // As squid by default, which has no port but TLS's; and one of registries.
+            let is_allowed = [":443", ":5000"].iter().any(|port| request.path.ends_with(port));
             seen.lock().unwrap().push(request);
+            if !is_allowed {
+                return writer.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").ok();
+            }
             writer.write_all(b"HTTP/1.1 200 OK\r\n\r\n").ok()?;
             continue;
         }

@@ -252,7 +252,8 @@ fn a_registry_behind_a_proxy() {
     let proxy = Server::start(move |request| served.answer(request));
     let with = |variables: &[(&str, String)]| {
         let environment = variables.iter().map(|(name, value)| (*name, value.as_str()));
-        Options { environment: environment.collect(), plain_http: vec!["registry.example:5000".into()], ..options() }
+        let plain_http = vec!["registry.example:5000".into(), "registry.example".into()];
+        Options { environment: environment.collect(), plain_http, ..options() }
     };
     let address = format!("http://me:SECRET@{}", proxy.host);
     let client = Client::new("registry.example:5000", with(&[("HTTP_PROXY", address.clone())])).unwrap();
@@ -260,6 +261,11 @@ fn a_registry_behind_a_proxy() {
     let connect = &proxy.seen()[0];
     assert_eq!((connect.method.as_str(), connect.path.as_str()), ("CONNECT", "registry.example:5000"));
     assert_eq!(connect.header("proxy-authorization"), Some("Basic bWU6U0VDUkVU"));
+
+    let client = Client::new("registry.example", with(&[("HTTP_PROXY", address.clone())])).unwrap();
+    let error = client.manifest("a", Version::Tag("1")).unwrap_err().to_string();
+    assert!(error.contains("does not connect to registry.example") && error.contains("403"), "{error}");
+    assert!(error.contains("NO_PROXY") && error.contains("CONNECT") && !error.contains("SECRET"), "{error}");
 
     for (value, why) in [("socks5://x", "neither HTTP nor HTTPS"), ("http://SECRET:x y", "no address of a proxy")] {
         let client = Client::new("registry.example:5000", with(&[("HTTP_PROXY", value.to_owned())])).unwrap();
