@@ -9,7 +9,7 @@ use ureq::BodyReader;
 
 use super::failure::{self, Again, Failure};
 use super::http::Answer;
-use super::{Client, Path, Tries, wrong_digest};
+use super::{Client, Path, wrong_digest};
 use crate::manifest::Descriptor;
 
 /// How often a blob is taken up again at all: a server that sends a byte each time would hold us for ever.
@@ -30,7 +30,8 @@ pub struct Blob<'a> {
     source: Option<(BodyReader<'static>, String)>,
     /// Whether the registry is asked for parts; one that gives wrong ones is not.
     takes_ranges: bool,
-    tries: Tries,
+    /// How often something failed since it last got on.
+    failed: u32,
     resumes: u32,
     is_verified: bool,
 }
@@ -45,7 +46,7 @@ impl<'a> Blob<'a> {
             hasher: Sha256::new(),
             source: None,
             takes_ranges: true,
-            tries: Tries::default(),
+            failed: 0,
             resumes: 0,
             is_verified: false,
         };
@@ -63,13 +64,11 @@ impl<'a> Blob<'a> {
         loop {
             let from = if self.takes_ranges { self.offset } else { 0 };
             let path = Path { repository: &self.repository, kind: "blobs", name: &name };
-            let asked = self.client.ask_once(&path, "*/*", from);
-            self.tries.was_reached |= asked.is_ok();
-            match asked.and_then(|answer| self.begin(answer, from)) {
+            match self.client.ask_once(&path, "*/*", from).and_then(|answer| self.begin(answer, from)) {
                 Ok(()) => return Ok(()),
                 // What remains is skipped to instead.
                 Err(failure) if failure.again == Again::WithoutRange && self.takes_ranges => self.takes_ranges = false,
-                Err(failure) => self.client.wait(failure, &mut self.tries)?,
+                Err(failure) => self.client.wait(failure, &mut self.failed)?,
             }
         }
     }
@@ -145,7 +144,7 @@ impl<'a> Blob<'a> {
                 Ok(count) => {
                     self.offset += count as u64;
                     self.hasher.update(&buffer[..count]);
-                    self.tries.failed = 0;
+                    self.failed = 0;
                     if self.offset == self.descriptor.size {
                         self.verify()?;
                     }
@@ -157,7 +156,7 @@ impl<'a> Blob<'a> {
                     if self.resumes > MAX_RESUMES {
                         return Err(failure.error).doing(|| format!("after {MAX_RESUMES} connections"));
                     }
-                    self.client.wait(failure, &mut self.tries)?;
+                    self.client.wait(failure, &mut self.failed)?;
                     self.connect()?;
                 }
             }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use kelson::error::{Context, Error, Result};
@@ -38,6 +39,7 @@ pub struct Connections {
     roots: OnceLock<Vec<Certificate<'static>>>,
     /// By scheme and authority.
     agents: Mutex<HashMap<String, Agent>>,
+    were_answered: AtomicBool,
 }
 
 impl Connections {
@@ -47,11 +49,22 @@ impl Connections {
             provider: Arc::new(rustls::crypto::ring::default_provider()),
             roots: OnceLock::new(),
             agents: Mutex::default(),
+            were_answered: AtomicBool::new(false),
         }
     }
 
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// Whether any host, the registry or one that it leads to, has answered anything: then the way is right, and a host that cannot
+    /// be reached may be there later.
+    pub fn were_answered(&self) -> bool {
+        self.were_answered.load(Ordering::Relaxed)
+    }
+
+    pub fn note_answer(&self) {
+        self.were_answered.store(true, Ordering::Relaxed);
     }
 
     /// What speaks to the host of `uri`.

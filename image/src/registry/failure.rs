@@ -26,8 +26,9 @@ pub enum Again {
     WithoutTls,
     /// Of the content no part is to be had.
     WithoutRange,
-    /// The host cannot be reached: worth another try only where it could be before.
-    IfReachedBefore,
+    /// The host cannot be reached: worth another try only where the registry or a host of it answered before. A name or port that is
+    /// wrong stays so.
+    IfAnsweredBefore,
     Yes,
     /// As the registry asks.
     After(Duration),
@@ -54,7 +55,7 @@ pub fn of_exchange(error: ureq::Error, host: &str, stall: Duration) -> Failure {
     let other = |cause: String, again| Failure { error: Error::other(cause), again };
     match error {
         ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
-            other(format!("{host} cannot be reached in time"), Again::IfReachedBefore)
+            other(format!("{host} cannot be reached in time"), Again::IfAnsweredBefore)
         }
         ureq::Error::Timeout(_) => other(format!("nothing came from {host} for {} s", stall.as_secs_f32()), Again::Yes),
         ureq::Error::HostNotFound => unknown_host(host),
@@ -86,7 +87,7 @@ fn of_io(error: io::Error, host: &str) -> Failure {
         io::ErrorKind::ConnectionRefused
         | io::ErrorKind::HostUnreachable
         | io::ErrorKind::NetworkUnreachable
-        | io::ErrorKind::NetworkDown => Again::IfReachedBefore,
+        | io::ErrorKind::NetworkDown => Again::IfAnsweredBefore,
         io::ErrorKind::ConnectionReset
         | io::ErrorKind::ConnectionAborted
         | io::ErrorKind::BrokenPipe
@@ -96,7 +97,7 @@ fn of_io(error: io::Error, host: &str) -> Failure {
         _ if error.raw_os_error().is_none() && error.to_string().contains("lookup address") => {
             return unknown_host(host);
         }
-        _ => Again::IfReachedBefore,
+        _ => Again::IfAnsweredBefore,
     };
     let cause = match error.kind() {
         io::ErrorKind::ConnectionRefused => format!("nothing listens at {host}"),
@@ -105,7 +106,7 @@ fn of_io(error: io::Error, host: &str) -> Failure {
     };
     let error = Error::other(cause);
     Failure {
-        error: if again == Again::IfReachedBefore {
+        error: if again == Again::IfAnsweredBefore {
             error.hint("see the registry's name and port, and whether it runs")
         } else {
             error
@@ -116,7 +117,7 @@ fn of_io(error: io::Error, host: &str) -> Failure {
 
 fn unknown_host(host: &str) -> Failure {
     let error = Error::other(format!("the name {host} is not known"));
-    Failure { error: error.hint("see the registry's name and /etc/resolv.conf"), again: Again::IfReachedBefore }
+    Failure { error: error.hint("see the registry's name and /etc/resolv.conf"), again: Again::IfAnsweredBefore }
 }
 
 /// Whether the host answered to TLS by something that is none, as a server of plain HTTP does.

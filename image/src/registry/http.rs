@@ -129,6 +129,9 @@ fn exchange(connections: &Connections, ask: &Ask, uri: &Uri) -> Result<Response<
             agent.run(request.body(form.to_owned()).map_err(wrong)?)
         }
     };
+    if answer.is_ok() {
+        connections.note_answer();
+    }
     answer.map_err(|error| {
         let no_tls = failure::speaks_no_tls(&error);
         let failure = failure::of_exchange(error, host_of(uri), connections.options().stall_timeout);

@@ -110,12 +110,12 @@ impl Client {
                       application/vnd.docker.distribution.manifest.list.v2+json, \
                       application/vnd.docker.distribution.manifest.v2+json";
         let path = Path { repository, kind: "manifests", name };
-        let mut tries = Tries::default();
+        let mut failed = 0;
         loop {
-            let answer = self.ask(&path, accept, 0, &mut tries)?;
+            let answer = self.ask(&path, accept, &mut failed)?;
             match self.document(answer, version) {
                 Ok(document) => return Ok(document),
-                Err(failure) => self.wait(failure, &mut tries)?,
+                Err(failure) => self.wait(failure, &mut failed)?,
             }
         }
     }
@@ -164,15 +164,12 @@ impl Client {
         Ok(Document { bytes, media_type: descriptor.media_type.clone(), digest: descriptor.digest })
     }
 
-    /// The answer to a request, which is a success; tried again as often as `tries` has left.
-    fn ask(&self, path: &Path, accept: &'static str, from: u64, tries: &mut Tries) -> Result<Answer> {
+    /// The answer to a request, which is a success; it `failed` so often before.
+    fn ask(&self, path: &Path, accept: &'static str, failed: &mut u32) -> Result<Answer> {
         loop {
-            match self.ask_once(path, accept, from) {
-                Ok(answer) => {
-                    tries.was_reached = true;
-                    return Ok(answer);
-                }
-                Err(failure) => self.wait(failure, tries)?,
+            match self.ask_once(path, accept, 0) {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => self.wait(failure, failed)?,
             }
         }
     }
@@ -246,7 +243,7 @@ impl Client {
             Ok(_) => "https",
             Err(failure) if failure.again == Again::WithoutTls => "http",
             // Without a port the two are at different ones.
-            Err(failure) if failure.again == Again::IfReachedBefore && probe.port().is_none() => "http",
+            Err(failure) if failure.again == Again::IfAnsweredBefore && probe.port().is_none() => "http",
             Err(failure) => {
                 let error = failure.error.hint(format!("--plain-http {host} if it does without TLS"));
                 return Err(Failure { error, ..failure });
@@ -255,20 +252,20 @@ impl Client {
         Ok(self.base.get_or_init(|| format!("{scheme}://{host}")))
     }
 
-    /// Returns when it is time for another try.
+    /// Returns when it is time for another try of what `failed` so often since it last got on.
     ///
     /// # Errors
     /// The failure itself, where trying again is of no use or was tried often enough.
-    fn wait(&self, failure: Failure, tries: &mut Tries) -> Result<()> {
+    fn wait(&self, failure: Failure, failed: &mut u32) -> Result<()> {
         let options = self.connections.options();
-        match delay(options, &failure, tries) {
+        match delay(options, failure.again, *failed, self.connections.were_answered()) {
             Some(delay) => {
                 log::warn!("{}; trying again in {:.1} s", failure.error, delay.as_secs_f32());
-                tries.failed += 1;
+                *failed += 1;
                 std::thread::sleep(delay);
                 Ok(())
             }
-            None if tries.failed > 0 => Err(failure.error).doing(|| format!("after {} tries", tries.failed + 1)),
+            None if *failed > 0 => Err(failure.error).doing(|| format!("after {} tries", *failed + 1)),
             None => Err(failure.error),
         }
     }
@@ -281,24 +278,17 @@ struct Path<'a> {
     name: &'a str,
 }
 
-/// How often something failed since it last got on.
-#[derive(Default)]
-struct Tries {
-    failed: u32,
-    was_reached: bool,
-}
-
-/// How long to wait before the next try; `None` if there is none.
-fn delay(options: &Options, failure: &Failure, tries: &Tries) -> Option<Duration> {
-    if tries.failed >= options.retries {
+/// How long to wait before the next try of what `failed` so often; `None` if there is none.
+fn delay(options: &Options, again: Again, failed: u32, were_answered: bool) -> Option<Duration> {
+    if failed >= options.retries {
         return None;
     }
-    match failure.again {
+    match again {
         Again::Never | Again::WithoutTls | Again::WithoutRange => None,
-        Again::IfReachedBefore if !tries.was_reached => None,
+        Again::IfAnsweredBefore if !were_answered => None,
         Again::After(wait) => (wait <= options.longest_wait).then_some(wait),
-        Again::IfReachedBefore | Again::Yes => {
-            let whole = options.backoff.saturating_mul(1 << tries.failed.min(16)).min(options.longest_wait);
+        Again::IfAnsweredBefore | Again::Yes => {
+            let whole = options.backoff.saturating_mul(1 << failed.min(16)).min(options.longest_wait);
             // Many clients that failed together come back one by one.
             Some(whole.mul_f64(0.5 + 0.5 * random()))
         }
@@ -314,4 +304,34 @@ fn random() -> f64 {
 fn wrong_digest(host: &str, wanted: Digest, found: Digest) -> Error {
     Error::other(format!("{host} sends what has the digest {found} where {wanted} is asked for"))
         .hint("the registry or a proxy before it is broken, or somebody changed it: it was not used")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_tried_again() {
+        let options = Options::default();
+        let half = options.backoff / 2;
+        for (again, failed, were_answered, at_least) in [
+            (Again::Never, 0, true, None),
+            (Again::WithoutTls, 0, true, None),
+            (Again::WithoutRange, 0, true, None),
+            (Again::IfAnsweredBefore, 0, false, None),
+            (Again::IfAnsweredBefore, 0, true, Some(half)),
+            (Again::IfAnsweredBefore, 3, true, Some(half * 8)),
+            (Again::IfAnsweredBefore, 4, true, None),
+            (Again::Yes, 0, false, Some(half)),
+            (Again::Yes, 1, false, Some(half * 2)),
+            (Again::Yes, 4, true, None),
+            (Again::After(options.longest_wait), 0, false, Some(options.longest_wait)),
+            (Again::After(options.longest_wait * 2), 0, true, None),
+        ] {
+            let delay = super::delay(&options, again, failed, were_answered);
+            assert_eq!(delay.is_some(), at_least.is_some(), "{again:?} {failed} {were_answered}");
+            let is_within = delay.zip(at_least).is_none_or(|(delay, least)| delay >= least && delay <= least * 2);
+            assert!(is_within, "{again:?} {failed}: {delay:?}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use crate::faulty::{Body, Image, Reply, Request, Server, descriptor_of, digest_of, options};
+use crate::faulty::{Body, Closed, Image, Reply, Request, Server, descriptor_of, digest_of, options};
 use kelson_image::manifest::{Content, OCI_MANIFEST};
 use kelson_image::registry::{Client, Options, Version};
 
@@ -232,6 +232,30 @@ fn redirects_are_followed_without_the_login() {
     assert_eq!(elsewhere[0].header("authorization"), None);
     // Known to be wanted, the login comes with the first request.
     assert!(server.seen_of("/manifests/")[0].header("authorization").is_some());
+}
+
+/// The registry was reached, and with it the way is known to be right.
+#[test]
+fn a_storage_that_cannot_be_reached_yet() {
+    let short = options_with(|options| options.connect_timeout = Duration::from_secs(1));
+    for closed in [Closed::refusing(), Closed::silent()] {
+        let to = format!("http://{}/signed", closed.host());
+        let (server, image) = layer_server(move |number, _, _| {
+            // Who asks again has found nobody at the storage.
+            if number == 1 {
+                closed.open(|_| Reply::new(200, Image::new().layer));
+            }
+            Reply::redirect(to.as_str())
+        });
+        assert_eq!(fetched(&Client::new(&server.host, short.clone()).unwrap(), &image).unwrap(), image.layer);
+        assert_eq!(server.seen_of("/blobs/").len(), 2);
+    }
+    let closed = Closed::refusing();
+    let host = closed.host();
+    let (server, image) = layer_server(move |_, _, _| Reply::redirect(format!("http://{}/", closed.host())));
+    let error = fetched(&server.client(), &image).unwrap_err();
+    assert!(error.contains("after 5 tries") && error.contains(&format!("nothing listens at {host}")), "{error}");
+    assert_eq!(server.seen_of("/blobs/").len(), 5);
 }
 
 #[test]

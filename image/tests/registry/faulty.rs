@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use kelson::image::Digest;
 use kelson_image::manifest::{Descriptor, Manifest, OCI_CONFIG, OCI_MANIFEST};
 use kelson_image::registry::{Client, Environment, Options};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, listen, socket};
 use sha2::{Digest as _, Sha256};
 
 /// What a client sent.
@@ -98,7 +100,10 @@ pub struct Server {
 impl Server {
     /// Answers every request, each connection in a thread of its own, for as long as the test runs.
     pub fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::at(TcpListener::bind("127.0.0.1:0").unwrap(), answer)
+    }
+
+    fn at(listener: TcpListener, answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         let host = listener.local_addr().unwrap().to_string();
         let seen = Arc::<Mutex<Vec<Request>>>::default();
         let (answer, known) = (Arc::new(answer), Arc::clone(&seen));
@@ -123,6 +128,39 @@ impl Server {
 
     pub fn client(&self) -> Client {
         Client::new(&self.host, options()).unwrap()
+    }
+}
+
+/// A port of this machine at which there is no server until it is opened.
+pub struct Closed {
+    listener: TcpListener,
+    /// Fills the queue of those that wait to be accepted.
+    _first: Option<TcpStream>,
+}
+
+impl Closed {
+    /// Refuses connections.
+    pub fn refusing() -> Self {
+        let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+        Self { listener: socket.into(), _first: None }
+    }
+
+    /// Says nothing to whoever connects: one may wait to be accepted (listen(2)), and one does.
+    pub fn silent() -> Self {
+        let Self { listener, .. } = Self::refusing();
+        listen(&listener, Backlog::new(0).unwrap()).unwrap();
+        let first = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        Self { listener, _first: Some(first) }
+    }
+
+    pub fn host(&self) -> String {
+        self.listener.local_addr().unwrap().to_string()
+    }
+
+    pub fn open(&self, answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Server {
+        listen(&self.listener, Backlog::new(16).unwrap()).unwrap();
+        Server::at(self.listener.try_clone().unwrap(), answer)
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use crate::faulty::{Image, Reply, Request, Server, options};
+use crate::faulty::{Closed, Image, Reply, Request, Server, options};
 use crate::real::certificate;
 use crate::scratch::{Directory, have, run};
 use kelson_image::registry::{Client, Environment, Login, Options, Version};
@@ -67,6 +67,25 @@ fn one_token_is_enough_for_a_repository() {
         assert_eq!(asked[0].path, "/token?x=1&scope=repository%3Aa%2Fb%3Apull&service=the%20registry");
         assert_eq!(asked[0].header("authorization"), None);
     }
+}
+
+/// A registry that asks for a token was reached.
+#[test]
+fn a_token_server_that_cannot_be_reached_yet() {
+    let (closed, count, image) = (Closed::refusing(), AtomicUsize::new(0), Image::new());
+    let (challenge, served) = (CHALLENGE.replace("REALM", &closed.host()), image.clone());
+    let registry = Server::start(move |request| {
+        if request.header("authorization").is_some() {
+            return served.answer(request);
+        }
+        if count.fetch_add(1, SeqCst) == 1 {
+            closed.open(|_| Reply::new(200, r#"{"token":"T"}"#));
+        }
+        unauthorized(&challenge)
+    });
+    let document = registry.client().manifest(Image::REPOSITORY, Version::Tag("1")).unwrap();
+    assert_eq!(document.bytes, image.manifest);
+    assert_eq!(registry.seen().iter().filter(|request| request.header("authorization").is_none()).count(), 2);
 }
 
 #[test]
