@@ -9,6 +9,7 @@ use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use sha2::{Digest as _, Sha256};
 
+use super::budget::{Share, WINDOWS};
 use super::limits::{FLAG, Limits};
 use super::pipe::Measured;
 
@@ -138,22 +139,37 @@ fn told(format: &str, error: IoError) -> IoError {
 /// Frames of zstd, one after the other.
 pub(super) struct Zstd<R> {
     source: R,
+    /// Takes frames whose windows are no larger than what there is a share for.
     frame: FrameDecoder,
+    /// Of the memory for windows; after `frame`, which has it until it is dropped.
+    share: Option<Share<'static>>,
+    /// Largest window that is taken.
+    largest: u64,
     /// Between two frames.
     is_between: bool,
 }
 
 impl<R: BufRead> Zstd<R> {
-    fn new(source: R, window: u64) -> Self {
-        let mut frame = FrameDecoder::new();
-        frame.set_max_window_size(window);
-        Self { source, frame, is_between: true }
+    fn new(source: R, largest: u64) -> Self {
+        Self { source, frame: frame_decoder(0), share: None, largest, is_between: true }
     }
 
     /// Reads the head of the next frame that holds something; `false` at the end of the stream.
     fn next_frame(&mut self) -> std::io::Result<bool> {
         while !self.source.fill_buf()?.is_empty() {
-            match self.frame.init(&mut self.source) {
+            let mut head = Head { source: &mut self.source, bytes: vec![] };
+            let mut begun = self.frame.init(&mut head);
+            if let Err(FrameDecoderError::WindowSizeTooBig { requested, .. }) = begun {
+                if requested > self.largest {
+                    return Err(too_far(requested, self.largest));
+                }
+                let head = head.bytes;
+                self.take_share(requested);
+                // A decoder's first frame grows to its window by doubling and copying, which leaves memory in pieces that the next
+                // window does not fit into; a second frame takes it at once (ruzstd 0.9).
+                begun = self.frame.init(&head[..]).and_then(|()| self.frame.init(&head[..]));
+            }
+            match begun {
                 Ok(()) => {
                     self.is_between = false;
                     return Ok(true);
@@ -169,6 +185,43 @@ impl<R: BufRead> Zstd<R> {
         }
         Ok(false)
     }
+
+    /// Returns when there is memory for a window of so many bytes.
+    fn take_share(&mut self, window: u64) {
+        // The frame before was given whole. Its memory goes first: who waits with some could be waited for.
+        self.frame = frame_decoder(window);
+        self.share = None;
+        self.share = Some(WINDOWS.take(memory_of(window)));
+    }
+}
+
+/// The head of a frame, which is kept while it is read: it tells how large the window is.
+struct Head<'s, R> {
+    source: &'s mut R,
+    bytes: Vec<u8>,
+}
+
+impl<R: Read> Read for Head<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.source.read(buffer)?;
+        self.bytes.extend(&buffer[..length]);
+        Ok(length)
+    }
+}
+
+fn frame_decoder(window: u64) -> FrameDecoder {
+    let mut frame = FrameDecoder::new();
+    frame.set_max_window_size(window);
+    frame
+}
+
+/// Bytes that ruzstd has for a window: a power of two, and two blocks (RFC 8878, 3.1.1.2.4).
+fn memory_of(window: u64) -> u64 {
+    window.checked_next_power_of_two().unwrap_or(window).saturating_add(2 << 17)
+}
+
+fn too_far(requested: u64, most: u64) -> IoError {
+    IoError::other(format!("the zstd stream refers back {requested} bytes, more than {most} ({FLAG} window=N)"))
 }
 
 impl<R: BufRead> Read for Zstd<R> {
@@ -192,11 +245,6 @@ impl<R: BufRead> Read for Zstd<R> {
 /// What the stream's own reader said is handed on as it is: the end of it is no corrupt frame.
 fn wrong(error: FrameDecoderError) -> IoError {
     use std::error::Error;
-    if let FrameDecoderError::WindowSizeTooBig { requested, max } = error {
-        return IoError::other(format!(
-            "the zstd stream refers back {requested} bytes, more than {max} ({FLAG} window=N)"
-        ));
-    }
     let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
     while let Some(found) = cause {
         if let Some(io) = found.downcast_ref::<IoError>() {

@@ -12,6 +12,7 @@
 
 mod apply;
 mod archive;
+mod budget;
 mod decode;
 mod header;
 mod later;

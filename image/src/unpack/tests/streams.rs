@@ -4,6 +4,10 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::str::FromStr;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
 
 use flate2::Compression as Level;
 use flate2::write::GzEncoder;
@@ -123,6 +127,35 @@ fn what_the_stream_or_the_tee_says_is_told() {
         assert_eq!(error.errno(), Some(nix::errno::Errno::ECONNRESET), "{error}");
         let error = unpack(&blob[..], Some(&mut Broken), root.as_fd(), &Options::default()).unwrap_err();
         assert_eq!(error.errno(), Some(nix::errno::Errno::ENOSPC), "{error}");
+    }
+}
+
+/// Two layers have a window each when both come to a frame with a larger one, and there is room for one of those.
+#[test]
+fn windows_that_grow_at_once() {
+    struct Meeting(Arc<Barrier>);
+    impl Read for Meeting {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            self.0.wait();
+            Ok(0)
+        }
+    }
+    let (barrier, (sender, unpacked)) = (Arc::new(Barrier::new(2)), channel());
+    for _ in 0..2 {
+        let (barrier, sender) = (Arc::clone(&barrier), sender.clone());
+        thread::spawn(move || {
+            let archive = large();
+            let halves = archive.split_at(archive.len() / 2);
+            let (small, rest) = (zstd(halves.0, 14 << 3), zstd(halves.1, 15 << 3));
+            let stream = (&small[..]).chain(Meeting(barrier)).chain(&rest[..]);
+            let scratch = Scratch::new();
+            let root = fs::File::open(scratch.root()).unwrap();
+            let diff_id = unpack(stream, None, root.as_fd(), &Options::default()).unwrap().diff_id;
+            sender.send(diff_id == digest(&archive)).unwrap();
+        });
+    }
+    for _ in 0..2 {
+        assert_eq!(unpacked.recv_timeout(Duration::from_secs(60)), Ok(true));
     }
 }
 
