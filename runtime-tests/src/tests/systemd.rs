@@ -314,7 +314,11 @@ fn dangerous_annotations(ctx: &Context) -> Outcome {
         ("SuccessAction", "'poweroff-force'"),
         ("ExecStopPost", "[('/bin/true', ['/bin/true'], false)]"),
         ("OnFailure", "['rescue.target']"),
+        ("BoundBy", "['keltest-x.service']"),
+        ("StopPropagatedFrom", "['keltest-x.service']"),
+        ("RequiresMountsFor", "['/mnt/x']"),
         ("Slice", "'init.scope'"),
+        ("Description", "'kelson container other'"),
     ] {
         let mut bundle = sleeper(ctx)?;
         bundle.set(&format!("/annotations/{PREFIX}{name}"), value);

@@ -9,34 +9,54 @@ use crate::error::{Context, Error, Kind, Result};
 
 const PREFIX: &str = "org.systemd.property.";
 
-/// What of systemd runs a program or acts on other units and on the host (CVE-2024-3154): whoever may write an annotation is not
-/// for that reason root of the host. Beside these: `Exec…` and `…Action`.
-const STARTS_OTHERS: [&str; 13] = [
+/// All dependencies that systemd knows (its unit_dependency_table, and two of earlier versions) but After and Before, which only
+/// order. They act on other units, as `…MountsFor` do, or let the container's end be another unit's: before systemd 245 a transient
+/// unit may have any of them. `Exec…` and `…Action` run programs or act on the host (CVE-2024-3154). Whoever may write an
+/// annotation is not for that reason root of the host.
+const DEPENDENCIES: [&str; 31] = [
     "BindsTo",
+    "BoundBy",
+    "ConflictedBy",
     "Conflicts",
+    "ConsistsOf",
+    "InSlice",
+    "JoinsNamespaceOf",
     "OnFailure",
+    "OnFailureOf",
     "OnSuccess",
+    "OnSuccessOf",
+    "PartOf",
     "PropagatesReloadTo",
     "PropagatesStopTo",
+    "ReferencedBy",
+    "References",
+    "ReloadPropagatedFrom",
+    "RequiredBy",
     "Requires",
     "RequiresOverridable",
     "Requisite",
+    "RequisiteOf",
     "RequisiteOverridable",
+    "SliceOf",
+    "StopPropagatedFrom",
+    "TriggeredBy",
+    "Triggers",
+    "UpheldBy",
     "Upholds",
+    "WantedBy",
     "Wants",
-    "JoinsNamespaceOf",
 ];
 
 /// Programs that run in the kernel.
 const ATTACHES_PROGRAMS: [&str; 3] = ["BPFProgram", "IPEgressFilterPath", "IPIngressFilterPath"];
 
 /// What this runtime says of the unit, and counts on.
-const OWN: [&str; 6] = ["ControlGroup", "Delegate", "DelegateSubgroup", "PIDFDs", "PIDs", "Slice"];
+const OWN: [&str; 7] = ["ControlGroup", "Delegate", "DelegateSubgroup", "Description", "PIDFDs", "PIDs", "Slice"];
 
 /// The properties that annotations ask for.
 ///
 /// # Errors
-/// A name or a value that is none, or a property that would run a program.
+/// A name or a value that is none, or a property that is not the annotation's to set.
 pub fn properties(annotations: &BTreeMap<String, String>) -> Result<Vec<Property>> {
     let asked = annotations.iter().filter_map(|(key, value)| Some((key, key.strip_prefix(PREFIX)?, value)));
     asked.map(|(key, name, value)| property(name, value).property(|| format!("annotations[{key:?}]"))).collect()
@@ -47,7 +67,8 @@ fn property(name: &str, text: &str) -> Result<Property> {
     if name.len() < 3 || !name.bytes().all(|b| b.is_ascii_alphabetic()) {
         return refuse(format!("{name:?} is not the name of a property")).hint(|| "three letters or more");
     }
-    if name.starts_with("Exec") || name.ends_with("Action") || STARTS_OTHERS.contains(&name) {
+    let acts = name.starts_with("Exec") || ["Action", "MountsFor"].iter().any(|end| name.ends_with(end));
+    if acts || DEPENDENCIES.contains(&name) {
         return refuse(format!("{name} could run a program on the host or act on other units")).hint(|| "leave it out");
     }
     if ATTACHES_PROGRAMS.contains(&name) {
@@ -115,6 +136,9 @@ mod tests {
             ("CollectMode", "'inactive-or-failed'", "CollectMode", Value::str("inactive-or-failed")),
             ("SendSIGKILL", "false", "SendSIGKILL", Value::Bool(false)),
             ("After", "['a.service', 'b.service']", "After", Value::strings(["a.service", "b.service"])),
+            ("Before", "['a.service']", "Before", Value::strings(["a.service"])),
+            ("OnFailureJobMode", "'fail'", "OnFailureJobMode", Value::str("fail")),
+            ("MemoryHigh", "uint64 1048576", "MemoryHigh", Value::U64(1 << 20)),
             // Only after a small letter, as in runc.
             ("XSec", "7", "XSec", Value::I32(7)),
             ("XUSec", "uint64 7", "XUSec", Value::U64(7)),
@@ -126,15 +150,19 @@ mod tests {
 
     #[test]
     fn what_would_run_a_program_is_refused() {
-        for name in
-            ["ExecStart", "ExecStopPost", "SuccessAction", "FailureAction", "JobTimeoutAction", "OnFailure", "Wants"]
-        {
+        let programs = "ExecStart ExecStopPost SuccessAction FailureAction JobTimeoutAction";
+        let dependencies = "Requires Requisite Wants BindsTo PartOf Upholds Conflicts OnSuccess OnFailure PropagatesReloadTo \
+                            PropagatesStopTo JoinsNamespaceOf References Triggers InSlice RequiresOverridable \
+                            RequisiteOverridable RequiresMountsFor WantsMountsFor";
+        let reversed = "RequiredBy RequisiteOf WantedBy BoundBy ConsistsOf UpheldBy ConflictedBy OnSuccessOf OnFailureOf \
+                        ReloadPropagatedFrom StopPropagatedFrom ReferencedBy TriggeredBy SliceOf";
+        for name in [programs, dependencies, reversed].iter().flat_map(|names| names.split_ascii_whitespace()) {
             let error = one(name, "'x'").unwrap_err().to_string();
             assert!(error.contains("could run a program"), "{name}: {error}");
             assert!(error.contains(&format!("annotations[\"org.systemd.property.{name}\"]")), "{error}");
         }
         assert!(one("BPFProgram", "[('device', '/x')]").unwrap_err().to_string().contains("attaches a program"));
-        for name in ["Slice", "PIDs", "Delegate"] {
+        for name in ["Slice", "PIDs", "Delegate", "Description"] {
             assert!(one(name, "'x'").unwrap_err().to_string().contains("runtime's own"), "{name}");
         }
     }
