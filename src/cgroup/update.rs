@@ -28,11 +28,13 @@ use crate::plan::Resources;
 /// what they were; what could not be set back is warned of.
 pub fn update(record: &Record, asked: &Resources) -> Result<()> {
     let target = completed(record, asked)?;
+    // Before anything is written: a process that is killed for a limit does not come back when systemd cannot be told of that.
+    let change = systemd::Change::prepare(record, &target)?;
     let steps = prepare(record, asked, &target)?;
     write_all(&steps)?;
     // Last, as the kernel refuses more than systemd, which writes them again at each daemon-reload.
-    let told = systemd::set_properties(record, &target).and_then(|changed| {
-        let Some(changed) = changed else { return Ok(()) };
+    let told = change.map_or(Ok(()), |change| {
+        let changed = change.make()?;
         // It rounds a quota up.
         let is_quota = |step: &&Step| ["cpu.max", "cpu.cfs_quota_us"].contains(&step.file());
         write_all(steps.iter().filter(is_quota)).inspect_err(|_| changed.undo())

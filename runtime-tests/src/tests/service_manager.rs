@@ -1,6 +1,8 @@
 //! The systemd driver where something is wrong with systemd or the way to it: errors that name it, within their time, and nothing
 //! that is left. The manager is the test's own.
 
+use std::fs;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,6 +23,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "a_bus_that_goes_ends_the_command", run: lost_bus },
     Test { name: "a_bus_that_comes_back_is_asked_again", run: bus_again },
     Test { name: "a_unit_that_was_made_without_an_answer_is_taken", run: made_without_an_answer },
+    Test { name: "update_asks_the_manager_before_it_writes", run: update_asks_first },
     Test { name: "a_signal_ends_the_wait_for_a_job", run: interrupted_job },
     Test { name: "a_signal_ends_the_wait_for_a_silent_manager", run: interrupted_silence },
     Test { name: "without_a_bus_the_way_out_is_named", run: no_bus },
@@ -219,6 +222,50 @@ fn made_without_an_answer(ctx: &Context) -> Outcome {
             check_eq!(stops, 0, "stops of another's unit");
         }
     }
+    Ok(())
+}
+
+/// The slice of a unit that the test makes in place of a manager.
+struct Slice(PathBuf);
+
+impl Drop for Slice {
+    fn drop(&mut self) {
+        // With a systemd it has other units as well.
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// A limit below what is in use is written for none: v2 would kill for it, and v1 says that it is refused.
+fn update_asks_first(ctx: &Context) -> Outcome {
+    ctx.need_kelson("asking before it writes")?;
+    ctx.need_controller("memory")?;
+    ctx.systemd.store(true, Ordering::Relaxed);
+    let root = ctx.cgroups.dir("name=systemd").or(ctx.cgroups.mounts.first().cloned());
+    let slice = Slice(root.ok_or("no cgroup hierarchy")?.join("system.slice"));
+    let path = slice.0.clone();
+    let manager = ServiceManager::start(ctx, move |call| match call.member.as_str() {
+        "StartTransientUnit" if fs::create_dir_all(path.join(&call.first)).is_ok() => Answer::Job("done"),
+        _ => otherwise(call),
+    })?;
+    let mut bundle = ctx.bundle()?;
+    let mut container = bundle.guest(&["hold", "64", ",", "sleep"]).container()?;
+    let unit = ctx.unit(&container.id);
+    let create = container.create_command()?.env("DBUS_SYSTEM_BUS_ADDRESS", &manager.address).run()?;
+    check!(create.code == 0, "create failed: {}", container.stderr());
+    container.start()?.ok()?;
+    container.hear("hold")?;
+    // There is no bus, or the manager has no such unit.
+    for (address, cause) in
+        [("unix:path=/nonexistent", "no such file or directory"), (manager.address.as_str(), "is gone")]
+    {
+        let update = container.verb("update").args(["--memory", "8M", "--memory-swap", "8M"]).arg(&container.id);
+        let run = update.env("DBUS_SYSTEM_BUS_ADDRESS", address).run()?;
+        run.exits(1)?.fails_saying(&[&format!("change {unit}"), cause])?;
+        check_eq!(container.status()?, "running", "status");
+    }
+    let delete = container.verb("delete").args(["--force", &container.id]);
+    delete.env("DBUS_SYSTEM_BUS_ADDRESS", &manager.address).run()?.ok()?;
+    container.forget();
     Ok(())
 }
 

@@ -272,48 +272,64 @@ fn devices_v1(list: &List) -> Vec<Property> {
     ]
 }
 
-/// Properties of a unit as they were before they were changed.
+/// Properties of a unit that are to be changed, and what they are now.
 #[derive(Debug)]
-pub struct Changed {
+pub struct Change {
     manager: Manager,
     unit: Unit,
+    properties: Vec<Property>,
     before: Vec<Property>,
 }
 
-impl Changed {
-    /// Sets them back.
-    pub fn undo(mut self) {
-        let set_back = self.manager.set_properties(&self.unit.name, self.before);
-        if let Err(error) = set_back.doing(|| format!("set properties of {} back", self.unit.name)) {
-            log::warn!("{error}");
+impl Change {
+    /// Asks systemd what it would change for the unit of `record` to have the properties that `resources` ask for; changes nothing.
+    /// `None` with another driver. Device rules stay as they are.
+    ///
+    /// # Errors
+    /// systemd is not to be reached, does not answer, or has no such unit.
+    pub fn prepare(record: &Record, resources: &Resources) -> Result<Option<Self>> {
+        let Some(unit) = &record.unit else { return Ok(None) };
+        let properties = of_resources(record, resources)?;
+        if properties.is_empty() {
+            return Ok(None);
         }
+        let doing = || format!("change {}", unit.name);
+        let mut manager = Manager::connect(unit.is_user, None).doing(doing)?;
+        let before = manager.present(unit, &properties).doing(doing)?;
+        Ok(Some(Self { manager, unit: unit.clone(), properties, before }))
+    }
+
+    /// Makes it, until the unit ends: systemd writes the properties to the cgroup's files now and at each `daemon-reload`.
+    ///
+    /// # Errors
+    /// systemd refuses a property, or does not answer: none is changed.
+    pub fn make(mut self) -> Result<Changed> {
+        let properties = std::mem::take(&mut self.properties);
+        let failure = match self.manager.set_properties(&self.unit.name, properties) {
+            Ok(()) => return Ok(Changed(self)),
+            Err(failure) => failure,
+        };
+        let doing = format!("change {}", self.unit.name);
+        if let Failure::Failed(_) = failure {
+            // It may have been done all the same.
+            self.manager.begin_undo(true);
+            Changed(self).undo();
+        }
+        Err(failure).doing(|| doing)
     }
 }
 
-/// Gives the unit of `record` the properties that `resources` ask for, until it ends: systemd writes them to the cgroup's files now
-/// and at each `daemon-reload`. Gives what takes that back, `None` with another driver. Device rules stay as they are.
-///
-/// # Errors
-/// systemd refuses a property, or does not answer: none is changed.
-pub fn set_properties(record: &Record, resources: &Resources) -> Result<Option<Changed>> {
-    let Some(unit) = &record.unit else { return Ok(None) };
-    let properties = of_resources(record, resources)?;
-    if properties.is_empty() {
-        return Ok(None);
-    }
-    let doing = || format!("change {}", unit.name);
-    let mut manager = Manager::connect(unit.is_user, None).doing(doing)?;
-    let before = manager.present(unit, &properties).doing(doing)?;
-    let mut changed = Changed { manager, unit: unit.clone(), before };
-    match changed.manager.set_properties(&unit.name, properties) {
-        Ok(()) => Ok(Some(changed)),
-        Err(failure) => {
-            if let Failure::Failed(_) = failure {
-                // It may have been done all the same.
-                changed.manager.begin_undo(true);
-                changed.undo();
-            }
-            Err(failure).doing(doing)
+/// A change that was made.
+#[derive(Debug)]
+pub struct Changed(Change);
+
+impl Changed {
+    /// Sets the properties back.
+    pub fn undo(self) {
+        let Self(Change { mut manager, unit, before, .. }) = self;
+        let set_back = manager.set_properties(&unit.name, before);
+        if let Err(error) = set_back.doing(|| format!("set properties of {} back", unit.name)) {
+            log::warn!("{error}");
         }
     }
 }
