@@ -126,15 +126,24 @@ impl Ended {
 
     /// One line: `killed for memory: …`, `exited with code 1`, `ended by signal 31 (SIGSYS): …`.
     pub fn reason(&self) -> String {
+        self.reason_with(match self.exit {
+            Some(Exit::Code(code)) => format!("exited with code {code}"),
+            Some(Exit::Signal(signal)) => format!("ended by {}", signal_named(signal)),
+            None => format!("ended, exit code unknown: {}", self.unknown.as_deref().unwrap_or("nobody looked")),
+        })
+    }
+
+    /// The same of one that its deletion ended.
+    pub fn reason_of_deletion(&self) -> String {
+        self.reason_with("killed by its deletion".into())
+    }
+
+    /// The end is `text`, unless that was a kill for memory.
+    fn reason_with(&self, mut text: String) -> String {
         let memory = self.memory.as_ref().map(OutOfMemory::reason);
         if let Some(memory) = memory.as_ref().filter(|_| self.is_killed_for_memory()) {
             return format!("killed for memory: {memory}");
         }
-        let mut text = match self.exit {
-            Some(Exit::Code(code)) => format!("exited with code {code}"),
-            Some(Exit::Signal(signal)) => format!("ended by {}", signal_named(signal)),
-            None => format!("ended, exit code unknown: {}", self.unknown.as_deref().unwrap_or("nobody looked")),
-        };
         if let Some(forbidden) = &self.seccomp {
             text.push_str(&match &forbidden.call {
                 Some(call) => format!(": linux.seccomp forbids the system call {call}"),
@@ -317,6 +326,20 @@ mod tests {
         ] {
             assert_eq!(ended.reason(), line);
         }
+    }
+
+    #[test]
+    fn a_deletion_is_the_end_of_what_ran_until_then() {
+        for (victim, start) in [
+            (None, "killed by its deletion; 1 of its processes was killed for memory: its limit of 100 MiB"),
+            (Some(false), "killed by its deletion; 1 of its processes was killed for memory: its limit of 100 MiB"),
+            // Just before.
+            (Some(true), "killed for memory: its limit of 100 MiB"),
+        ] {
+            let ended = Ended { memory: Some(memory(LimitOf::Container, victim)), ..Ended::default() };
+            assert!(ended.reason_of_deletion().starts_with(start), "{victim:?}: {}", ended.reason_of_deletion());
+        }
+        assert_eq!(Ended::default().reason_of_deletion(), "killed by its deletion");
     }
 
     #[test]

@@ -89,14 +89,14 @@ pub fn tell(runtime: &Runtime, state: &State, was_running: bool) {
     if !wants_all && !is_known && !state.cgroup.may_be_out_of_memory() {
         return;
     }
-    if was_running {
-        return log::info!("container {:?}: killed by its deletion", state.id);
-    }
-    match look(runtime, state) {
+    // The SIGKILL of its process is the deletion's: what was killed before is asked for without it.
+    let found = if was_running { Ok(explain(runtime, state, Ended::default(), None)) } else { look(runtime, state) };
+    match found {
         Ok(ended) => {
             let ended = ended.after(state.ended.clone());
+            let reason = if was_running { ended.reason_of_deletion() } else { ended.reason() };
             let level = if ended.memory.is_some() { log::Level::Warn } else { log::Level::Info };
-            log::log!(level, "{}", line(state, &ended));
+            log::log!(level, "container {:?}: {reason}", state.id);
         }
         Err(error) => log::debug!("{error}"),
     }

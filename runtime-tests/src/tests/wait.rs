@@ -22,6 +22,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "killed_at_its_own_limit", run: own_limit },
     Test { name: "killed_at_a_limit_above", run: limit_above },
     Test { name: "others_killed_for_memory", run: others },
+    Test { name: "others_killed_before_its_deletion", run: before_deletion },
     Test { name: "killed_with_its_group", run: group },
     Test { name: "memory_pressure_without_swap", run: pressure_without_swap },
     Test { name: "memory_pressure_with_swap", run: pressure_with_swap },
@@ -423,6 +424,22 @@ fn others(ctx: &Context) -> Outcome {
     let run = container.delete()?.ok()?;
     let line = "; 1 of its processes was killed for memory: ";
     check!(run.err().contains(line) && run.err().contains("its limit of 32 MiB"), "delete\n  {}", run.told());
+    Ok(())
+}
+
+/// The counters go with the cgroup: its deletion is the last that can tell.
+fn before_deletion(ctx: &Context) -> Outcome {
+    ctx.need_kelson("the reason of an end")?;
+    let mut bundle = hungry(ctx, 32 * MIB)?;
+    let container = bundle.guest(&["sleep"]).start()?;
+    container.exec(&["hold", "200"])?.exits(137)?;
+    let run = container.delete_force()?.ok()?;
+    let line = format!(
+        "kelson: warning: container {:?}: killed by its deletion; 1 of its processes was killed for memory: ",
+        container.id
+    );
+    check!(run.err().starts_with(&line) && run.err().lines().count() == 1, "expected {line:?}\n  {}", run.told());
+    check!(run.err().contains("its limit of 32 MiB was reached"), "delete\n  {}", run.told());
     Ok(())
 }
 
