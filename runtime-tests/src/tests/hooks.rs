@@ -268,9 +268,10 @@ fn create_container_sees_mounts(ctx: &Context) -> Outcome {
 
 /// The configuration takes long to be copied, which create does while the container's process goes on.
 fn create_container_state(ctx: &Context) -> Outcome {
+    ctx.need_kelson("a record of the process before its first hook")?;
     let mut bundle = ctx.bundle()?;
     let mut container = bundle.container()?;
-    let mark = ctx.dir.join("state");
+    let mark = ctx.dir.join("seen");
     let state = container.verb("state").arg(&container.id).shown();
     let script = format!("{state} > {}", mark.display());
     bundle.push(
