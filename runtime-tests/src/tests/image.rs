@@ -316,7 +316,7 @@ fn docker_profile(ctx: &Context) -> Outcome {
     let flags = libc::CLONE_NEWUTS.to_string();
     let file = ctx.dir.join("docker.json");
     let option = format!("seccomp={}", file.display());
-    let run = |condition: &str, options: &[&str]| {
+    let run = |condition: &str, options: &[&str]| -> Outcome<Run> {
         let profile = json!({
             "defaultAction": "SCMP_ACT_ALLOW",
             "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86", "SCMP_ARCH_X32"]}],
