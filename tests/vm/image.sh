@@ -41,6 +41,11 @@ fi
 run --detach --name life --image "$image" sleep 1000
 is "it goes on by itself" running "$(kelson state life | grep -o '"status": *"[a-z]*"' | grep -o 'running\|created\|stopped')"
 has "exec enters it" "uid=77(sailor) gid=78" "$(kelson exec life id 2>&1)"
+if ((${#options[@]})); then
+	output=$(kelson update --memory 96m --pids-limit 44 life 2>&1 &&
+		kelson exec life cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max 2>&1)
+	is "update changes its limits" $'100663296\n44' "$output"
+fi
 kelson delete --force life
 is "it is deleted" 0 $?
 is "no container is left" "" "$(kelson list --quiet 2>&1)"
