@@ -12,7 +12,7 @@ use nix::fcntl::OFlag;
 use super::controllers::{enable_controllers, words};
 use super::cpuset::inherit_cpuset;
 use super::devices::List;
-use super::resources::{Absent, Controller, Version, Write, controller_of, unified};
+use super::resources::{Absent, Controller, Version, Write, bytes, controller_of, unified};
 use super::{Record, files, has_controller, in_user_ns};
 use crate::error::{Context, Error, Result};
 use crate::plan::Resources;
@@ -346,7 +346,7 @@ pub(super) fn check_use(assignments: &[Assignment]) -> Result<()> {
             "memory.limit_in_bytes" => "memory.usage_in_bytes",
             _ => continue,
         };
-        let Ok(limit) = assignment.write.value.parse::<u64>() else { continue };
+        let Some(limit) = bytes(&assignment.write.value) else { continue };
         let path = assignment.path.join(used);
         let used = files::read(&path).doing(|| format!("read {}", path.display()))?;
         if used.parse().is_ok_and(|used: u64| used > limit) {

@@ -161,6 +161,34 @@ fn limit(value: Option<i64>, property: &'static str) -> Result<Option<Option<u64
     }
 }
 
+/// A limit of memory as its files take it: a number, in base 8 or 16 after 0 or 0x, with a unit of 1024 or without; `max` is the
+/// largest (page_counter_memparse and memparse of the kernel). `None` for what the kernel refuses, or no number of it holds.
+pub fn bytes(value: &str) -> Option<u64> {
+    let value = value.trim();
+    if value == "max" {
+        return Some(u64::MAX);
+    }
+    let of_base_16 = value.strip_prefix("0x").or_else(|| value.strip_prefix("0X"));
+    let (number, radix) = match of_base_16.filter(|rest| rest.starts_with(|c: char| c.is_ascii_hexdigit())) {
+        Some(rest) => (rest, 16),
+        None if value.starts_with('0') => (value, 8),
+        None => (value, 10),
+    };
+    let end = number.find(|c: char| !c.is_digit(radix)).unwrap_or(number.len());
+    let (digits, unit) = number.split_at(end);
+    let shift = match unit {
+        "" => 0,
+        "K" | "k" => 10,
+        "M" | "m" => 20,
+        "G" | "g" => 30,
+        "T" | "t" => 40,
+        "P" | "p" => 50,
+        "E" | "e" => 60,
+        _ => return None,
+    };
+    u64::from_str_radix(digits, radix).ok()?.checked_mul(1 << shift)
+}
+
 fn or_minus_one(limit: Option<u64>) -> String {
     limit.map_or("-1".into(), |bytes| bytes.to_string())
 }
@@ -607,6 +635,42 @@ mod tests {
         assert_eq!(absent(100, 100), Absent::Ignore);
         assert_eq!(absent(100, -1), Absent::Ignore);
         assert_eq!(absent(100, 300), Absent::Refuse);
+    }
+
+    #[test]
+    fn bytes_are_what_the_kernel_takes_for_them() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("1073741824", Some(1 << 30)),
+            (" 1073741824\n", Some(1 << 30)),
+            ("1G", Some(1 << 30)),
+            ("2g", Some(2 << 30)),
+            ("512K", Some(512 << 10)),
+            ("3m", Some(3 << 20)),
+            ("1T", Some(1 << 40)),
+            ("1P", Some(1 << 50)),
+            ("1E", Some(1 << 60)),
+            ("0x40000000", Some(1 << 30)),
+            ("0X10k", Some(16 << 10)),
+            // A digit before it is a unit.
+            ("0x1E", Some(30)),
+            ("010M", Some(8 << 20)),
+            ("max", Some(u64::MAX)),
+            ("16E", None),
+            ("99999999999999999999", None),
+            ("", None),
+            ("G", None),
+            ("-1", None),
+            ("+1", None),
+            ("1.5G", None),
+            ("1GB", None),
+            ("1 G", None),
+            ("08", None),
+            ("0x", None),
+            ("MAX", None),
+        ] {
+            assert_eq!(bytes(text), expected, "{text:?}");
+        }
     }
 
     #[test]

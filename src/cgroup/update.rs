@@ -16,7 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::limits::{self, Assignment};
-use super::resources::{Absent, CPU_PERIOD, CPU_QUOTA, MEMORY_LIMIT, MEMORY_SWAP, Version, Write};
+use super::resources::{Absent, CPU_PERIOD, CPU_QUOTA, MEMORY_LIMIT, MEMORY_SWAP, Version, Write, bytes};
 use super::{Record, files, systemd};
 use crate::error::{Context, Error, Result};
 use crate::plan::Resources;
@@ -232,7 +232,7 @@ impl Step {
 
     /// What the file is going to hold and what it holds, as numbers; what is unlimited is the largest.
     fn change(&self) -> (u64, u64) {
-        let number = |text: &str| text.parse().unwrap_or(u64::MAX);
+        let number = |text: &str| bytes(text).unwrap_or(u64::MAX);
         (number(&self.assignment.write.value), number(self.old.as_deref().unwrap_or_default()))
     }
 }

@@ -26,6 +26,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "limits_outlast_daemon_reload_and_set_property", run: limits_stay },
     Test { name: "device_rules_outlast_daemon_reload", run: devices_stay },
     Test { name: "update_outlasts_daemon_reload", run: update_stays },
+    Test { name: "unified_limits_with_units_outlast_daemon_reload", run: units },
     Test { name: "limit_of_one_process", run: one_process },
     Test { name: "annotations_are_properties", run: annotations },
     Test { name: "annotations_that_run_programs_are_refused", run: dangerous_annotations },
@@ -232,6 +233,35 @@ fn update_stays(ctx: &Context) -> Outcome {
     }
     check_eq!(container.cgroup_file("memory", "memory.max")?, "134217728", "memory.max after daemon-reload");
     check_eq!(container.cgroup_file("memory", "pids.max")?, "60", "pids.max after daemon-reload");
+    container.end()
+}
+
+/// The kernel takes `1G` for `memory.max`, and systemd has to be told the number.
+fn units(ctx: &Context) -> Outcome {
+    ctx.need_kelson("telling systemd what unified says in units")?;
+    ctx.use_systemd()?;
+    ctx.need_v2()?;
+    let mut bundle = sleeper(ctx)?;
+    bundle.set("/linux/resources", json!({"unified": {"memory.max": "128M", "memory.high": "0x6000000"}}));
+    let container = bundle.start()?;
+    let unit = ctx.unit(&container.id);
+    let check = |max: &str, high: &str, when: &str| -> Outcome {
+        // Its answer comes after what it writes.
+        check_eq!(property(ctx, &unit, "MemoryMax")?, max, "MemoryMax {when}");
+        check_eq!(property(ctx, &unit, "MemoryHigh")?, high, "MemoryHigh {when}");
+        check_eq!(container.cgroup_file("memory", "memory.max")?, max, "memory.max {when}");
+        check_eq!(container.cgroup_file("memory", "memory.high")?, high, "memory.high {when}");
+        Ok(())
+    };
+    let reload = || ctx.command("systemctl").arg("daemon-reload").run()?.ok();
+    check("134217728", "100663296", "at first")?;
+    reload()?;
+    check("134217728", "100663296", "after daemon-reload")?;
+    let asked = json!({"unified": {"memory.max": "256m", "memory.high": "max"}}).to_string();
+    ctx.runtime().args(["update", "--resources", "-", &container.id]).stdin(asked).run()?.ok()?;
+    reload()?;
+    check_eq!(property(ctx, &unit, "MemoryMax")?, "268435456", "MemoryMax after update");
+    check_eq!(container.cgroup_file("memory", "memory.max")?, "268435456", "memory.max after update");
     container.end()
 }
 

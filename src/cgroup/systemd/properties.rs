@@ -4,7 +4,7 @@
 //! systemd has no property for are written by Kelson alone: systemd does not touch them. The others are written, too, after systemd
 //! did, and both say the same: systemd writes its own again at each `daemon-reload` and `set-property`.
 
-use crate::cgroup::resources::{Absent, Version, Write};
+use crate::cgroup::resources::{Absent, Version, Write, bytes};
 use crate::dbus::Value;
 
 /// A property of a unit, as StartTransientUnit and SetUnitProperties take it (org.freedesktop.systemd1(5)).
@@ -67,13 +67,14 @@ fn of_write_v2(write: &Write, weights: IoWeights) -> Vec<Property> {
     // The kernel takes white space around a value.
     let value = write.value.trim();
     let limit = |name: &str| limit(value).map(|limit| Property::of_file(name, Value::U64(limit)));
+    let memory = |name: &str| bytes(value).map(|limit| Property::of_file(name, Value::U64(limit)));
     let one = match &*write.file {
-        "memory.max" => limit("MemoryMax"),
-        "memory.high" => limit("MemoryHigh"),
-        "memory.low" => limit("MemoryLow"),
-        "memory.min" => limit("MemoryMin"),
-        "memory.swap.max" => limit("MemorySwapMax"),
-        "memory.zswap.max" => limit("MemoryZSwapMax"),
+        "memory.max" => memory("MemoryMax"),
+        "memory.high" => memory("MemoryHigh"),
+        "memory.low" => memory("MemoryLow"),
+        "memory.min" => memory("MemoryMin"),
+        "memory.swap.max" => memory("MemorySwapMax"),
+        "memory.zswap.max" => memory("MemoryZSwapMax"),
         "memory.zswap.writeback" => Some(Property::of_file("MemoryZSwapWriteback", Value::Bool(value != "0"))),
         "pids.max" => tasks_max(limit("TasksMax")),
         "cpu.weight" => limit(CPU_WEIGHT),
@@ -385,7 +386,10 @@ mod tests {
             ("io.bfq.weight", "200", Some(("IOWeight", t(1200)))),
             ("cpu.max.burst", "1000", None),
             ("hugetlb.2MB.max", "0", None),
-            ("memory.max", "1G", None),
+            ("memory.max", "1G", Some(("MemoryMax", t(1 << 30)))),
+            ("memory.swap.max", "0x100000", Some(("MemorySwapMax", t(1 << 20)))),
+            ("memory.max", "1GB", None),
+            ("pids.max", "1K", None),
             ("cpu.max", "x y", None),
         ] {
             let expected: Vec<_> = expected.into_iter().collect();

@@ -119,6 +119,19 @@ fn v2_memory_and_swap_go_up_and_down() {
 }
 
 #[test]
+fn v2_memory_with_a_unit_goes_up_and_down() {
+    let stand = Stand::new("v2-units", &[("memory.max", "2097152"), ("memory.swap.max", "1048576")]);
+    let (max, swap) = (&["memory.max 2097152"][..], &["memory.swap.max 1048576"][..]);
+    let with = |limit: &str, swap: &str| {
+        let unified = [("memory.max", limit), ("memory.swap.max", swap)];
+        let unified = unified.map(|(file, value)| (file.to_owned(), value.to_owned())).to_vec();
+        Resources { unified, ..Resources::default() }
+    };
+    stand.check(Version::V2, &with("1M", "2M"), &[("memory.swap.max", "2M", swap), ("memory.max", "1M", max)]);
+    stand.check(Version::V2, &with("1M", "512K"), &[("memory.max", "1M", max), ("memory.swap.max", "512K", swap)]);
+}
+
+#[test]
 fn v2_no_swap_and_unlimited_swap_stay_so() {
     for (swap, name) in [("0", "none"), ("max", "unlimited")] {
         let stand = Stand::new(name, &[("memory.max", "200"), ("memory.swap.max", swap)]);
@@ -167,6 +180,15 @@ fn below_use_is_refused_where_the_check_is_asked_for() {
         asked.memory.limit = Some(150);
         assert!(prepare(&stand.record(version), &asked, &asked).is_ok());
     }
+    // In the kernel's own words.
+    let mut asked = Resources { unified: vec![("memory.max".into(), "0x50".into())], ..Resources::default() };
+    asked.memory.check_before_update = true;
+    v2.check_refused(
+        Version::V2,
+        &asked,
+        "linux.resources.unified[\"memory.max\"]: 80 is less than the 150 bytes in use \
+         (linux.resources.memory.checkBeforeUpdate asks for this check)",
+    );
 }
 
 #[test]
