@@ -118,15 +118,22 @@ impl PresentMemory {
     }
 }
 
-/// v2 has quota and period in one file.
+/// v2 has quota and period in one file, and systemd one as a part of the other.
 fn complete_cpu(record: &Record, target: &mut Resources) -> Result<()> {
     let cpu = &mut target.cpu;
     let is_asked = (cpu.quota.is_some_and(|quota| quota != 0), cpu.period.is_some_and(|period| period != 0));
-    let Some(path) = record.unified().filter(|_| record.v1("cpu").is_none() && is_asked.0 != is_asked.1) else {
+    if is_asked.0 == is_asked.1 {
         return Ok(());
+    }
+    let text = match (record.v1("cpu"), record.unified()) {
+        (Some(path), _) => {
+            let [quota, period] = ["cpu.cfs_quota_us", "cpu.cfs_period_us"].map(|file| read_if_there(&path.join(file)));
+            quota?.zip(period?).map(|(quota, period)| format!("{quota} {period}"))
+        }
+        (None, Some(path)) => read_if_there(&path.join("cpu.max"))?,
+        (None, None) => None,
     };
-    let text = read_if_there(&path.join("cpu.max"))?.unwrap_or_default();
-    match text.split_once(' ') {
+    match text.unwrap_or_default().split_once(' ') {
         Some((_, period)) if is_asked.0 => cpu.period = period.parse().ok(),
         // "max" stays unset.
         Some((quota, _)) => cpu.quota = quota.parse().ok(),

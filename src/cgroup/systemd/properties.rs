@@ -139,21 +139,19 @@ fn quota_v2(value: &str) -> Vec<Property> {
 
 fn quota_v1(writes: &[&Write]) -> Vec<Property> {
     let last = |file: &str| writes.iter().rev().find(|write| write.file == file).map(|write| write.value.as_str());
-    let (quota, period) = (last("cpu.cfs_quota_us"), last("cpu.cfs_period_us"));
-    if quota.is_none() && period.is_none() {
-        return vec![];
+    let period = last("cpu.cfs_period_us").and_then(|period| period.parse().ok());
+    match last("cpu.cfs_quota_us") {
+        // -1 is no number here, and no quota there.
+        Some(quota) => quota_properties(quota.parse().ok(), period),
+        // What the unit has stays.
+        None => period_property(period).into_iter().collect(),
     }
-    // -1 is no number here, and no quota there.
-    quota_properties(quota.and_then(|quota| quota.parse().ok()), period.and_then(|period| period.parse().ok()))
 }
 
 /// `quota` in microseconds a period, `None` without a limit.
 fn quota_properties(quota: Option<u64>, period: Option<u64>) -> Vec<Property> {
     const PER_SECOND: &str = "CPUQuotaPerSecUSec";
-    let mut properties = vec![];
-    if let Some(period) = period.filter(|period| *period > 0) {
-        properties.push(Property::of_file("CPUQuotaPeriodUSec", Value::U64(period)));
-    }
+    let mut properties: Vec<_> = period_property(period).into_iter().collect();
     let per_second = quota.map_or(UNLIMITED, |quota| {
         // Rounded up to 10 ms a second, as systemd itself does with per cent: a cgroup below may ask for the exact quota.
         let period = period.filter(|period| *period > 0).unwrap_or(DEFAULT_PERIOD);
@@ -162,6 +160,11 @@ fn quota_properties(quota: Option<u64>, period: Option<u64>) -> Vec<Property> {
     });
     properties.push(Property::of_file(PER_SECOND, Value::U64(per_second)));
     properties
+}
+
+fn period_property(period: Option<u64>) -> Option<Property> {
+    let period = period.filter(|period| *period > 0)?;
+    Some(Property::of_file("CPUQuotaPeriodUSec", Value::U64(period)))
 }
 
 /// `io.weight` and `io.bfq.weight` hold lines `[default] WEIGHT` and `MAJOR:MINOR WEIGHT`.
@@ -312,6 +315,7 @@ mod tests {
         let v1 = |quota, period| Resources { cpu: Cpu { quota, period, ..Default::default() }, ..Default::default() };
         check(&v1(Some(50_000), None), Version::V1, &[("CPUQuotaPerSecUSec", t(500_000))]);
         check(&v1(Some(-1), None), Version::V1, &[("CPUQuotaPerSecUSec", t(u64::MAX))]);
+        check(&v1(None, Some(50_000)), Version::V1, &[("CPUQuotaPeriodUSec", t(50_000))]);
         let both = [("CPUQuotaPeriodUSec", t(30_000)), ("CPUQuotaPerSecUSec", t(170_000))];
         check(&v1(Some(5000), Some(30_000)), Version::V1, &both);
     }

@@ -215,6 +215,24 @@ fn v1_parts_of_a_period_are_never_above_both() {
 }
 
 #[test]
+fn v1_quota_and_period_complete_each_other() {
+    let limits = |quota, period| cpu(Cpu { quota, period, ..Cpu::default() });
+    for (name, there, asked, expected) in [
+        ("period", ("40000", "200000"), limits(None, Some(100_000)), (Some(40_000), Some(100_000))),
+        ("quota", ("40000", "200000"), limits(Some(60_000), None), (Some(60_000), Some(200_000))),
+        ("no-quota", ("-1", "200000"), limits(None, Some(100_000)), (Some(-1), Some(100_000))),
+        ("end", ("40000", "200000"), limits(Some(-1), None), (Some(-1), Some(200_000))),
+        ("neither", ("40000", "200000"), limits(None, None), (None, None)),
+        ("both", ("40000", "200000"), limits(Some(5000), Some(10_000)), (Some(5000), Some(10_000))),
+    ] {
+        let stand =
+            Stand::new(&format!("v1-half-{name}"), &[("cpu.cfs_quota_us", there.0), ("cpu.cfs_period_us", there.1)]);
+        let target = completed(&stand.record(Version::V1), &asked).unwrap();
+        assert_eq!((target.cpu.quota, target.cpu.period), expected, "{name}");
+    }
+}
+
+#[test]
 fn v2_quota_and_period_complete_each_other() {
     let stand = Stand::new("v2-cpu", &[("cpu.max", "50000 200000"), ("cpu.max.burst", "20000")]);
     let undo = &["cpu.max 50000 200000"][..];
