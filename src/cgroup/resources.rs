@@ -303,11 +303,11 @@ fn memory_v2(resources: &Resources) -> Result<Vec<Write>> {
     Ok(writes)
 }
 
-const CPU_SHARES: &str = "linux.resources.cpu.shares";
+pub const CPU_SHARES: &str = "linux.resources.cpu.shares";
 pub const CPU_QUOTA: &str = "linux.resources.cpu.quota";
 pub const CPU_PERIOD: &str = "linux.resources.cpu.period";
 const CPU_BURST: &str = "linux.resources.cpu.burst";
-const CPU_IDLE: &str = "linux.resources.cpu.idle";
+pub const CPU_IDLE: &str = "linux.resources.cpu.idle";
 const CPU_REALTIME_RUNTIME: &str = "linux.resources.cpu.realtimeRuntime";
 const CPU_REALTIME_PERIOD: &str = "linux.resources.cpu.realtimePeriod";
 
@@ -401,8 +401,9 @@ fn cpuset(resources: &Resources) -> Vec<Write> {
     cpus.into_iter().chain(mems).collect()
 }
 
+pub const PIDS_LIMIT: &str = "linux.resources.pids.limit";
+
 fn pids(resources: &Resources) -> Result<Vec<Write>> {
-    const PIDS_LIMIT: &str = "linux.resources.pids.limit";
     Ok(match resources.pids_limit {
         None => vec![],
         // 0 is a limit: no process may be made (runtime-spec 1.3).

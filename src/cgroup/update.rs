@@ -4,6 +4,7 @@
 //! completed   asked, and what is there of limits that make sense together only
 //! prepare     limits::assign, controllers, check of use; a Step a file: what to write, and what takes it back; order
 //! write_all   a write is refused: what was written is taken back, the last first
+//! systemd     is told, where it is the driver; hold: what it then wrote in its own words is written again
 //! ```
 //!
 //! What a limit was is what its file says: systemd, the container's engine or a person may have changed it since create, and
@@ -16,7 +17,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::limits::{self, Assignment};
-use super::resources::{Absent, CPU_PERIOD, CPU_QUOTA, MEMORY_LIMIT, MEMORY_SWAP, Version, Write, bytes};
+use super::resources::{
+    Absent, CPU_IDLE, CPU_PERIOD, CPU_QUOTA, CPU_SHARES, MEMORY_LIMIT, MEMORY_SWAP, PIDS_LIMIT, Version, Write, bytes,
+};
 use super::{Record, files, systemd};
 use crate::error::{Context, Error, Result};
 use crate::plan::Resources;
@@ -31,18 +34,65 @@ pub fn update(record: &Record, asked: &Resources) -> Result<()> {
     // Before anything is written: a process that is killed for a limit does not come back when systemd cannot be told of that.
     let change = systemd::Change::prepare(record, &target)?;
     let steps = prepare(record, asked, &target)?;
+    let before = held(record)?;
     write_all(&steps)?;
     // Last, as the kernel refuses more than systemd, which writes them again at each daemon-reload.
-    let told = change.map_or(Ok(()), |change| {
+    let told = held(record).and_then(|held| {
+        let Some(change) = change else { return Ok(()) };
         let changed = change.make()?;
-        // It rounds a quota up.
-        let is_quota = |step: &&Step| ["cpu.max", "cpu.cfs_quota_us"].contains(&step.file());
-        write_all(steps.iter().filter(is_quota)).inspect_err(|_| changed.undo())
+        hold(held).inspect_err(|_| changed.undo())
     });
     if told.is_err() {
         undo(&steps);
+        if let Err(error) = hold(before) {
+            log::warn!("limits that systemd wrote could not be set back: {error}");
+        }
     }
     told
+}
+
+/// What files hold that systemd writes anew whenever it is told a property, whichever it is, and not always as they were: a quota in
+/// per cent, 1 process for none, the default of a weight that it does not know of. Nothing with another driver.
+fn held(record: &Record) -> Result<Vec<Assignment>> {
+    if record.unit.is_none() {
+        return Ok(vec![]);
+    }
+    let mut held = vec![];
+    for (controller, version, file, property) in [
+        ("cpu", Version::V1, "cpu.cfs_period_us", CPU_PERIOD),
+        ("cpu", Version::V1, "cpu.cfs_quota_us", CPU_QUOTA),
+        ("pids", Version::V1, "pids.max", PIDS_LIMIT),
+        ("cpu", Version::V2, "cpu.idle", CPU_IDLE),
+        ("cpu", Version::V2, "cpu.weight", CPU_SHARES),
+        ("cpu", Version::V2, "cpu.max", CPU_QUOTA),
+        ("pids", Version::V2, "pids.max", PIDS_LIMIT),
+    ] {
+        let path = match version {
+            Version::V1 => record.v1(controller),
+            Version::V2 => record.unified().filter(|_| record.v1(controller).is_none()),
+        };
+        let Some(path) = path else { continue };
+        if let Some(value) = read_if_there(&path.join(file))? {
+            let write = Write::new(file, value, property);
+            held.push(Assignment { path: path.into(), version, controller: Some(controller.into()), write });
+        }
+    }
+    // The weight that an idle cgroup shows cannot be written.
+    if held.iter().any(|idle| idle.write.file == "cpu.idle" && idle.write.value == "1") {
+        held.retain(|assignment| !is_weight(&assignment.write.file));
+    }
+    Ok(held)
+}
+
+/// Writes what is `held` to the files that hold something else by now.
+fn hold(held: Vec<Assignment>) -> Result<()> {
+    let mut steps = vec![];
+    for assignment in held {
+        steps.extend(Step::new(assignment)?);
+    }
+    steps.retain(|step| step.old.as_deref() != Some(step.assignment.write.value.as_str()));
+    order(&mut steps);
+    write_all(&steps)
 }
 
 /// A file, what is going to be written to it, and what takes that back.

@@ -27,6 +27,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "device_rules_outlast_daemon_reload", run: devices_stay },
     Test { name: "update_outlasts_daemon_reload", run: update_stays },
     Test { name: "unified_limits_with_units_outlast_daemon_reload", run: units },
+    Test { name: "quota_of_a_part_of_a_per_cent_stays_at_every_update", run: fine_quota },
     Test { name: "limit_of_one_process", run: one_process },
     Test { name: "annotations_are_properties", run: annotations },
     Test { name: "annotations_that_run_programs_are_refused", run: dangerous_annotations },
@@ -262,6 +263,39 @@ fn units(ctx: &Context) -> Outcome {
     reload()?;
     check_eq!(property(ctx, &unit, "MemoryMax")?, "268435456", "MemoryMax after update");
     check_eq!(container.cgroup_file("memory", "memory.max")?, "268435456", "memory.max after update");
+    container.end()
+}
+
+/// systemd knows a quota in per cent, and writes its own at every change of any property.
+fn fine_quota(ctx: &Context) -> Outcome {
+    ctx.need_kelson("a quota that stays as it is")?;
+    ctx.use_systemd()?;
+    ctx.need_v2()?;
+    let mut bundle = sleeper(ctx)?;
+    bundle.set("/linux/resources", json!({"cpu": {"quota": 12_500, "period": 100_000, "shares": 1024}}));
+    let container = bundle.start()?;
+    let quota = |when: &str| -> Outcome {
+        check_eq!(container.cgroup_file("cpu", "cpu.max")?, "12500 100000", "cpu.max {when}");
+        Ok(())
+    };
+    quota("at first")?;
+    for options in [
+        // As engines do, which send all limits again.
+        &["--cpu-quota", "12500", "--cpu-period", "100000"][..],
+        &["--cpu-quota", "12500"],
+        &["--cpu-share", "2048"],
+        &["--cpu-idle", "1"],
+        &["--cpu-idle", "0", "--cpu-share", "1024"],
+        &["--memory", "104857600"],
+        &["--pids-limit", "0"],
+        &["--pids-limit", "50"],
+    ] {
+        ctx.runtime().arg("update").args(options).arg(&container.id).run()?.ok()?;
+        quota(&format!("after {options:?}"))?;
+    }
+    ctx.command("systemctl").arg("daemon-reload").run()?.ok()?;
+    check_eq!(property(ctx, &ctx.unit(&container.id), "CPUQuotaPerSecUSec")?, "130ms", "CPUQuotaPerSecUSec");
+    check_eq!(container.cgroup_file("cpu", "cpu.max")?, "13000 100000", "cpu.max after daemon-reload");
     container.end()
 }
 

@@ -268,6 +268,49 @@ fn a_weight_goes_before_idle_and_comes_back_after_it() {
 }
 
 #[test]
+fn what_systemd_writes_in_its_own_words_is_written_again() {
+    for (name, version, files, of_systemd, after) in [
+        (
+            "rounded",
+            Version::V2,
+            &[("cpu.max", "12500 100000"), ("cpu.weight", "150"), ("cpu.idle", "0"), ("pids.max", "0")][..],
+            &[("cpu.max", "13000 100000"), ("cpu.weight", "100"), ("cpu.idle", "1"), ("pids.max", "1")][..],
+            &[("cpu.max", "12500 100000"), ("cpu.weight", "150"), ("cpu.idle", "0"), ("pids.max", "0")][..],
+        ),
+        (
+            // It would refuse the weight that it showed.
+            "idle",
+            Version::V2,
+            &[("cpu.weight", "  0"), ("cpu.idle", "1")],
+            &[("cpu.weight", "100"), ("cpu.idle", "0")],
+            &[("cpu.weight", "100"), ("cpu.idle", "1")],
+        ),
+        (
+            "v1",
+            Version::V1,
+            &[("cpu.cfs_quota_us", "12500"), ("cpu.cfs_period_us", "200000"), ("pids.max", "5")],
+            &[("cpu.cfs_quota_us", "13000"), ("cpu.cfs_period_us", "100000")],
+            &[("cpu.cfs_quota_us", "12500"), ("cpu.cfs_period_us", "200000"), ("pids.max", "5")],
+        ),
+    ] {
+        let stand = Stand::new(&format!("own-words-{name}"), files);
+        let unit = systemd::Unit::of(None, "test", false).unwrap();
+        let record = Record { unit: Some(unit), ..stand.record(version) };
+        let before = held(&record).unwrap();
+        let path = |file: &str| stand.0.join("c").join(file);
+        for (file, text) in of_systemd {
+            fs::write(path(file), format!("{text}\n")).unwrap();
+        }
+        hold(before).unwrap();
+        for (file, text) in after {
+            assert_eq!(fs::read_to_string(path(file)).unwrap(), format!("{text}\n"), "{file}, {name}");
+        }
+        // With another driver nobody else writes.
+        assert!(held(&stand.record(version)).unwrap().is_empty());
+    }
+}
+
+#[test]
 fn an_oom_killer_comes_back() {
     let file = "memory.oom_control";
     let text = |disabled: u8| format!("oom_kill_disable {disabled}\nunder_oom 0\noom_kill 0");
