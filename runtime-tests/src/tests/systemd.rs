@@ -28,6 +28,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "update_outlasts_daemon_reload", run: update_stays },
     Test { name: "unified_limits_with_units_outlast_daemon_reload", run: units },
     Test { name: "quota_of_a_part_of_a_per_cent_stays_at_every_update", run: fine_quota },
+    Test { name: "idle_goes_and_stays_away", run: idle },
     Test { name: "limit_of_one_process", run: one_process },
     Test { name: "annotations_are_properties", run: annotations },
     Test { name: "annotations_that_run_programs_are_refused", run: dangerous_annotations },
@@ -296,6 +297,44 @@ fn fine_quota(ctx: &Context) -> Outcome {
     ctx.command("systemctl").arg("daemon-reload").run()?.ok()?;
     check_eq!(property(ctx, &ctx.unit(&container.id), "CPUQuotaPerSecUSec")?, "130ms", "CPUQuotaPerSecUSec");
     check_eq!(container.cgroup_file("cpu", "cpu.max")?, "13000 100000", "cpu.max after daemon-reload");
+    container.end()
+}
+
+/// Idle is a weight to systemd, which writes it whenever it writes anything of the unit.
+fn idle(ctx: &Context) -> Outcome {
+    ctx.need_kelson("an end of idleness that stays")?;
+    ctx.use_systemd()?;
+    ctx.need_v2()?;
+    let mut bundle = sleeper(ctx)?;
+    bundle.set("/linux/resources", json!({"cpu": {"shares": 2048}}));
+    let container = bundle.start()?;
+    let unit = ctx.unit(&container.id);
+    let seen = || -> Outcome<_> {
+        // First: its answer comes after what it writes.
+        let weight = property(ctx, &unit, "CPUWeight")?;
+        Ok((weight, container.cgroup_file("cpu", "cpu.idle")?, container.cgroup_file("cpu", "cpu.weight")?))
+    };
+    let shown = |weight: &str, idle: &str, in_file: &str| (weight.to_owned(), idle.to_owned(), in_file.to_owned());
+    let update = |options: &[&str]| ctx.runtime().arg("update").args(options).arg(&container.id).run()?.ok();
+    let reload = || ctx.command("systemctl").arg("daemon-reload").run()?.ok();
+    // One that is not idle keeps its weight.
+    update(&["--cpu-idle", "0"])?;
+    check_eq!(seen()?, shown("174", "0", "174"), "not idle at first");
+    for end in [&["--cpu-idle", "0"][..], &["--cpu-idle", "0", "--cpu-quota", "50000"]] {
+        update(&["--cpu-idle", "1"])?;
+        reload()?;
+        check_eq!(property(ctx, &unit, "CPUWeight")?, "idle", "CPUWeight");
+        check_eq!(container.cgroup_file("cpu", "cpu.idle")?, "1", "cpu.idle after daemon-reload");
+        update(end)?;
+        check_eq!(seen()?, shown("[not set]", "0", "100"), "after {end:?}");
+        update(&["--memory", "104857600"])?;
+        check_eq!(seen()?, shown("[not set]", "0", "100"), "after another limit, {end:?}");
+        reload()?;
+        check_eq!(seen()?, shown("[not set]", "0", "100"), "after daemon-reload, {end:?}");
+    }
+    update(&["--cpu-idle", "1"])?;
+    update(&["--cpu-idle", "0", "--cpu-share", "2048"])?;
+    check_eq!(seen()?, shown("174", "0", "174"), "with a weight");
     container.end()
 }
 

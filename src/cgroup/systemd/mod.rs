@@ -230,12 +230,18 @@ fn of_unit(unit: &Unit, pid: Option<Pid>, version: Version) -> Vec<Property> {
 
 fn of_resources(record: &Record, resources: &Resources) -> Result<Vec<Property>> {
     let assignments = limits::assign(record, resources)?;
-    // Those of a v1 controller on a hybrid host, where systemd has the others' properties.
-    let writes: Vec<_> =
-        assignments.iter().filter(|a| a.version() == record.version).map(limits::Assignment::write).collect();
+    Ok(of_writes(record, &writes(record, &assignments)))
+}
+
+/// Without those of the other version, for which systemd has no properties on a hybrid host.
+fn writes<'a>(record: &Record, assignments: &'a [limits::Assignment]) -> Vec<&'a Write> {
+    assignments.iter().filter(|a| a.version() == record.version).map(limits::Assignment::write).collect()
+}
+
+fn of_writes(record: &Record, writes: &[&Write]) -> Vec<Property> {
     let has_weights = writes.iter().any(|write| write.file.starts_with("io.") && write.file.ends_with("weight"));
     let weights = if has_weights && has_bfq(record) { IoWeights::Bfq } else { IoWeights::Plain };
-    Ok(properties::of_writes(&writes, record.version, weights))
+    properties::of_writes(writes, record.version, weights)
 }
 
 /// Whether cgroups of this host have io.bfq.weight; the manager's own, in which it always is, stands for all.
@@ -289,12 +295,23 @@ impl Change {
     /// systemd is not to be reached, does not answer, or has no such unit.
     pub fn prepare(record: &Record, resources: &Resources) -> Result<Option<Self>> {
         let Some(unit) = &record.unit else { return Ok(None) };
-        let properties = of_resources(record, resources)?;
-        if properties.is_empty() {
+        let assignments = limits::assign(record, resources)?;
+        let writes = writes(record, &assignments);
+        let mut properties = of_writes(record, &writes);
+        let end_of_idle = properties::end_of_idle(&writes, &properties).filter(|_| record.version == Version::V2);
+        if properties.is_empty() && end_of_idle.is_none() {
             return Ok(None);
         }
         let doing = || format!("change {}", unit.name);
         let mut manager = Manager::connect(unit.is_user, None).doing(doing)?;
+        if let Some(end) = end_of_idle
+            && manager.present(unit, std::slice::from_ref(&end)).doing(doing)?.iter().any(properties::is_idle)
+        {
+            properties.push(end);
+        }
+        if properties.is_empty() {
+            return Ok(None);
+        }
         let before = manager.present(unit, &properties).doing(doing)?;
         Ok(Some(Self { manager, unit: unit.clone(), properties, before }))
     }

@@ -78,7 +78,7 @@ fn of_write_v2(write: &Write, weights: IoWeights) -> Vec<Property> {
         "memory.zswap.writeback" => Some(Property::of_file("MemoryZSwapWriteback", Value::Bool(value != "0"))),
         "pids.max" => tasks_max(limit("TasksMax")),
         "cpu.weight" => limit(CPU_WEIGHT),
-        // 0 of this range is systemd's word for idle (since 252), and nothing says the opposite.
+        // 0 is systemd's word for idle (since 252); what is its word for the opposite is in `end_of_idle`.
         "cpu.idle" if value == "1" => Some(Property::of_file(CPU_WEIGHT, Value::U64(0))),
         "cpu.max" => return quota_v2(value),
         "cpuset.cpus" => cpu_mask(value).map(|mask| Property::of_file("AllowedCPUs", Value::Bytes(mask))),
@@ -94,6 +94,22 @@ fn of_write_v2(write: &Write, weights: IoWeights) -> Vec<Property> {
     };
     one.into_iter().collect()
 }
+
+/// What tells systemd that a unit is idle no longer, where `writes` say so and `properties`, which stand for them, hold no weight. Only
+/// for a unit that is idle ([`is_idle`]): another would lose the weight that it has.
+pub fn end_of_idle(writes: &[&Write], properties: &[Property]) -> Option<Property> {
+    let idle = writes.iter().rev().find(|write| write.file == "cpu.idle")?;
+    let has_weight = properties.iter().any(|property| property.name == CPU_WEIGHT);
+    (idle.value.trim() == "0" && !has_weight).then(|| Property::of_file(CPU_WEIGHT, Value::U64(UNSET_WEIGHT)))
+}
+
+/// Whether a unit that has `property` is idle.
+pub fn is_idle(property: &Property) -> bool {
+    property.name == CPU_WEIGHT && property.value == Value::U64(0)
+}
+
+/// CGROUP_WEIGHT_INVALID of systemd, which shows `[not set]` and writes the kernel's default.
+const UNSET_WEIGHT: u64 = u64::MAX;
 
 const CPU_WEIGHT: &str = "CPUWeight";
 const IO_DEVICE_WEIGHT: &str = "IODeviceWeight";
@@ -329,6 +345,18 @@ mod tests {
         let idle = Cpu { shares: Some(1024), idle: Some(1), ..Default::default() };
         check(&cpu(idle), Version::V2, &[("CPUWeight", t(0))]);
         check(&cpu(Cpu { idle: Some(0), ..Default::default() }), Version::V2, &[]);
+        for (files, expected) in [
+            (&[("cpu.idle", "0")][..], Some(("CPUWeight", t(u64::MAX)))),
+            (&[("cpu.idle", " 0\n"), ("cpu.max", "50000 100000")], Some(("CPUWeight", t(u64::MAX)))),
+            (&[("cpu.idle", "0"), ("cpu.weight", "50")], None),
+            (&[("cpu.idle", "1")], None),
+            (&[("cpu.max", "50000 100000")], None),
+        ] {
+            let writes = unified(&of_unified(files)).unwrap();
+            let writes: Vec<&Write> = writes.iter().collect();
+            let end = end_of_idle(&writes, &of_writes(&writes, Version::V2, IoWeights::Plain));
+            assert_eq!(end, expected.map(|(name, value)| Property::of_file(name, value)), "{files:?}");
+        }
         let sets = Cpu { cpus: Some("0-1,9".into()), mems: Some("0".into()), ..Default::default() };
         let expected = [("AllowedCPUs", Value::Bytes(vec![3, 2])), ("AllowedMemoryNodes", Value::Bytes(vec![1]))];
         check(&cpu(sets), Version::V2, &expected);
