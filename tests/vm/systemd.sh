@@ -18,6 +18,10 @@ part systemd-driver-ends timeout 300 "$tests" --runtime "$runtime" --slow 10 --q
 # Debian's runc, with which one test compares, tells nothing of huge pages in a scope.
 part systemd-driver-life timeout 450 "$tests" --runtime "$runtime" --slow 10 --quiet --systemd-cgroup \
 	--skip stats_have_the_keys_of_runc lifecycle:: delegation:: events::stats cgroups::frozen
+# As where no unit has asked for io yet.
+modprobe bfq
+for file in /sys/fs/cgroup/{*/,}cgroup.subtree_control; do echo -io >"$file"; done 2>/dev/null
+part systemd-driver-bfq timeout 60 "$tests" --runtime "$runtime" --slow 10 --quiet systemd::weight_of_the_first
 part systemd-image-tests timeout 450 "$tests" --runtime "$runtime" --slow 10 --quiet image::
 part systemd-image timeout 120 "$here/image.sh" "$runtime"
 part systemd-image-driver timeout 120 "$here/image.sh" "$runtime" --systemd-cgroup

@@ -27,6 +27,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "device_rules_outlast_daemon_reload", run: devices_stay },
     Test { name: "update_outlasts_daemon_reload", run: update_stays },
     Test { name: "unified_limits_with_units_outlast_daemon_reload", run: units },
+    Test { name: "weight_of_the_first_with_io_outlasts_daemon_reload", run: io_weight },
     Test { name: "quota_of_a_part_of_a_per_cent_stays_at_every_update", run: fine_quota },
     Test { name: "idle_goes_and_stays_away", run: idle },
     Test { name: "limit_of_one_process", run: one_process },
@@ -264,6 +265,29 @@ fn units(ctx: &Context) -> Outcome {
     reload()?;
     check_eq!(property(ctx, &unit, "MemoryMax")?, "268435456", "MemoryMax after update");
     check_eq!(container.cgroup_file("memory", "memory.max")?, "268435456", "memory.max after update");
+    container.end()
+}
+
+/// systemd has one number for io.weight and io.bfq.weight, and the files of both are there only once a unit has asked for io.
+fn io_weight(ctx: &Context) -> Outcome {
+    ctx.need_kelson("a weight that systemd makes the same number of")?;
+    ctx.use_systemd()?;
+    ctx.need_v2()?;
+    let mut bundle = sleeper(ctx)?;
+    ctx.need_controller("io")?;
+    if !Path::new("/sys/module/bfq").exists() {
+        skip!("this kernel has no bfq");
+    }
+    bundle.set("/linux/resources", json!({"blockIO": {"weight": 500}}));
+    let container = bundle.start()?;
+    let check = |when: &str| -> Outcome {
+        check_eq!(container.cgroup_file("io", "io.bfq.weight")?, "default 500", "io.bfq.weight {when}");
+        Ok(())
+    };
+    check("at first")?;
+    ctx.command("systemctl").arg("daemon-reload").run()?.ok()?;
+    check_eq!(property(ctx, &ctx.unit(&container.id), "IOWeight")?, "4500", "IOWeight");
+    check("after daemon-reload")?;
     container.end()
 }
 

@@ -240,13 +240,14 @@ fn writes<'a>(record: &Record, assignments: &'a [limits::Assignment]) -> Vec<&'a
 
 fn of_writes(record: &Record, writes: &[&Write]) -> Vec<Property> {
     let has_weights = writes.iter().any(|write| write.file.starts_with("io.") && write.file.ends_with("weight"));
-    let weights = if has_weights && has_bfq(record) { IoWeights::Bfq } else { IoWeights::Plain };
+    let weights = if has_weights { io_weights() } else { IoWeights::Plain };
     properties::of_writes(writes, record.version, weights)
 }
 
-/// Whether cgroups of this host have io.bfq.weight; the manager's own, in which it always is, stands for all.
-fn has_bfq(record: &Record) -> bool {
-    record.places.get(UNIFIED).is_some_and(|place| place.mount_point.join("init.scope/io.bfq.weight").exists())
+/// As this host has them. That a cgroup has no io.bfq.weight says nothing, since none has before io is enabled.
+fn io_weights() -> IoWeights {
+    let disks = std::fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    IoWeights::of_schedulers(disks.filter_map(|disk| files::read(&disk.path().join("queue/scheduler")).ok()))
 }
 
 /// memory.oom.group, which systemd takes when a unit is made and at no other time.

@@ -41,6 +41,15 @@ pub enum IoWeights {
     Bfq,
 }
 
+impl IoWeights {
+    /// Where disks have these schedulers to choose from, the one in use in brackets (queue/scheduler of sysfs): cgroups have a weight of
+    /// bfq once that is there, whichever is in use.
+    pub fn of_schedulers(mut lists: impl Iterator<Item = String>) -> Self {
+        let has_bfq = |list: String| list.split_whitespace().any(|name| name.trim_matches(['[', ']']) == "bfq");
+        if lists.any(has_bfq) { IoWeights::Bfq } else { IoWeights::Plain }
+    }
+}
+
 /// The properties for `writes`, in order; of two for one property the later counts.
 pub fn of_writes(writes: &[&Write], version: Version, weights: IoWeights) -> Vec<Property> {
     let mut properties: Vec<Property> = vec![];
@@ -375,6 +384,19 @@ mod tests {
             ("0-4294967295", None),
         ] {
             assert_eq!(cpu_mask(list), mask, "{list}");
+        }
+    }
+
+    #[test]
+    fn a_scheduler_that_one_disk_has_is_loaded() {
+        for (lists, expected) in [
+            (&["[none] mq-deadline", "none", ""][..], IoWeights::Plain),
+            (&["none", "[mq-deadline] kyber bfq none"], IoWeights::Bfq),
+            (&["mq-deadline [bfq]"], IoWeights::Bfq),
+            (&["none", "[mq-deadline] bfq2"], IoWeights::Plain),
+            (&[], IoWeights::Plain),
+        ] {
+            assert_eq!(IoWeights::of_schedulers(lists.iter().map(ToString::to_string)), expected, "{lists:?}");
         }
     }
 
