@@ -785,6 +785,13 @@ fn of_user(ctx: &Context) -> Outcome {
     let running = container.exec_command(&[], &["/bin/guest", "sleep"]).spawn()?;
     let inside = || (cgroup::processes(&path).len() == 2).then_some(());
     eventually(ctx.patience, "the process of exec is in the scope", inside)?;
+    let update = container.verb("update").args(["--memory", "134217728", "--pids-limit", "60"]);
+    update.arg(&container.id).run()?.ok()?;
+    let unit = ctx.unit(&container.id);
+    for (file, name, value) in [("memory.max", "MemoryMax", "134217728"), ("pids.max", "TasksMax", "60")] {
+        check_eq!(container.cgroup_file("memory", file)?, value, "{file} after update");
+        check_eq!(property(ctx, &unit, name)?, value, "{name} after update");
+    }
     container.kill("KILL")?.ok()?;
     running.wait()?;
     container.wait_status("stopped")?;
