@@ -51,7 +51,18 @@ const DEPENDENCIES: [&str; 31] = [
 const ATTACHES_PROGRAMS: [&str; 3] = ["BPFProgram", "IPEgressFilterPath", "IPIngressFilterPath"];
 
 /// What this runtime says of the unit, and counts on.
-const OWN: [&str; 7] = ["ControlGroup", "Delegate", "DelegateSubgroup", "Description", "PIDFDs", "PIDs", "Slice"];
+const OWN: [&str; 9] = [
+    "ControlGroup",
+    "Delegate",
+    "DelegateSubgroup",
+    "Description",
+    // linux.resources.devices are: on v1 a list of devices would be added to these.
+    "DeviceAllow",
+    "DevicePolicy",
+    "PIDFDs",
+    "PIDs",
+    "Slice",
+];
 
 /// The properties that annotations ask for.
 ///
