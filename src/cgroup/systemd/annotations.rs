@@ -86,7 +86,8 @@ fn property(name: &str, text: &str) -> Result<Property> {
         return refuse(format!("{name} attaches a program to the container's cgroup")).hint(|| "leave it out");
     }
     if OWN.contains(&name) {
-        return refuse(format!("{name} is the runtime's own to set")).hint(|| "linux.cgroupsPath names slice and unit");
+        return refuse(format!("{name} is the runtime's own to set"))
+            .hint(|| "linux.cgroupsPath names slice and unit, linux.resources.devices the devices");
     }
     let value = gvariant::parse(text)?;
     // systemd documents durations in seconds and takes them in microseconds: TimeoutStopSec is TimeoutStopUSec (as in runc).
@@ -173,7 +174,7 @@ mod tests {
             assert!(error.contains(&format!("annotations[\"org.systemd.property.{name}\"]")), "{error}");
         }
         assert!(one("BPFProgram", "[('device', '/x')]").unwrap_err().to_string().contains("attaches a program"));
-        for name in ["Slice", "PIDs", "Delegate", "Description"] {
+        for name in ["Slice", "PIDs", "Delegate", "Description", "DeviceAllow", "DevicePolicy"] {
             assert!(one(name, "'x'").unwrap_err().to_string().contains("runtime's own"), "{name}");
         }
     }
