@@ -45,7 +45,7 @@ pub fn resolve(
         }
     };
     if let Some(key) = annotations.keys().find(|key| key.starts_with(OURS) && !overrides.is_of_image) {
-        check_of_bundle(&path, bundle).property(|| property(key))?;
+        check_no_engines(&path, annotations).property(|| property(key))?;
     }
     let overlay = overlay(&path, annotations, overrides)?;
     if overlay.is_some() && !namespaces.mount.is_own() {
@@ -59,19 +59,20 @@ pub fn resolve(
     Ok(Root { path, readonly: root.readonly.unwrap_or(false), propagation, overlay })
 }
 
-/// Refuses a root that an engine made: it is mounted, or outside of the bundle. Such a configuration may have annotations that the
-/// image brought (podman passes them on), and directories of the host are not an image's to choose.
-fn check_of_bundle(root: &Path, bundle: &Path) -> Result<()> {
-    let real = |path: &Path| path.canonicalize().doing(|| format!("look at {path:?}"));
-    let mount = |path: &Path| stat_at(AT_FDCWD, path).map(|info| info.mount_id).doing(|| format!("look at {path:?}"));
-    let (root, bundle) = (real(root)?, real(bundle)?);
-    if root.starts_with(&bundle) && mount(&root)? == mount(&bundle)? {
+/// By these podman and CRI-O say that a configuration is theirs, whatever their storage is.
+const OF_ENGINES: [&str; 2] = ["io.container.manager", "io.kubernetes.cri-o.Annotations"];
+
+/// Refuses an engine's configuration, whose root is mounted. It may have annotations that the image brought (podman passes them on),
+/// and directories of the host are not an image's to choose.
+fn check_no_engines(root: &Path, annotations: &BTreeMap<String, String>) -> Result<()> {
+    let looked_at = root.canonicalize().map_err(Error::from).and_then(|root| Ok(stat_at(AT_FDCWD, &root)?));
+    let is_mounted = looked_at.doing(|| format!("look at {root:?}"))?.is_mount_root == Some(true);
+    if !is_mounted && OF_ENGINES.iter().all(|key| !annotations.contains_key(*key)) {
         return Ok(());
     }
-    let cause =
-        "root.path is mounted, or outside of the bundle: an engine made it, and the annotation may be its image's";
+    let cause = "an engine made root.path, which is mounted, or this configuration: the annotation may be its image's";
     Err(Error::new(Kind::Config, cause)
-        .hint("a directory of the bundle as root.path, or --overlay without annotations"))
+        .hint("--overlay needs no annotation; a bundle of your own has a root.path that is not mounted"))
 }
 
 fn overlay(root: &Path, annotations: &BTreeMap<String, String>, overrides: &Overrides) -> Result<Option<Overlay>> {

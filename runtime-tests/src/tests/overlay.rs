@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::harness::{Bundle, Context, Outcome, Report, Run, Test, Value, json};
+use crate::harness::{Bundle, Context, Outcome, Report, Run, Test, json};
 use crate::{check, check_eq, skip, sys};
 
 pub const TESTS: &[Test] = &[
@@ -466,7 +466,7 @@ fn failed_create(ctx: &Context) -> Outcome {
     Ok(())
 }
 
-/// podman passes the annotations of an image on, in a configuration whose root it made: a mount, or outside of the bundle.
+/// podman passes the annotations of an image on, in a configuration whose root it mounted, and which says whose it is.
 fn of_an_engine(ctx: &Context) -> Outcome {
     ctx.need_kelson("an overlay root")?;
     let upper = [ctx.new_dir("upper")?, ctx.new_dir("work")?];
@@ -476,25 +476,25 @@ fn of_an_engine(ctx: &Context) -> Outcome {
         json!({"org.kelson.overlay.fuse": "true"}),
     ];
     let mut bundle = ctx.bundle()?;
-    let merged = ctx.new_dir("merged")?;
-    let refused = |bundle: &mut Bundle, root: Value| {
-        bundle.set("/root/path", root);
+    let refused = |bundle: &mut Bundle, of_engine: Option<&str>| {
         annotations.iter().try_for_each(|brought| {
-            bundle.set("/annotations", brought.clone()).refused(&[
-                "org.kelson.overlay",
-                "an engine made it",
-                "--overlay",
-            ])
+            let mut all = brought.clone();
+            all.as_object_mut().into_iter().for_each(|all| {
+                all.extend(of_engine.map(|key| (key.to_owned(), json!("libpod"))));
+            });
+            bundle.set("/annotations", all).refused(&["org.kelson.overlay", "an engine made", "--overlay"])
         })
     };
-    refused(&mut bundle, json!(merged))?;
-    std::os::unix::fs::symlink(&merged, bundle.dir.join("link"))?;
-    refused(&mut bundle, json!("link"))?;
+    refused(&mut bundle, Some("io.container.manager"))?;
     let mounted = bundle.dir.join("mounted");
-    std::fs::create_dir(&mounted)?;
+    fs::create_dir(&mounted)?;
+    bundle.set("/root/path", "mounted");
     let none = None::<&str>;
     nix::mount::mount(Some(&bundle.rootfs), &mounted, none, nix::mount::MsFlags::MS_BIND, none)?;
-    let result = refused(&mut bundle, json!("mounted"));
+    let result = refused(&mut bundle, None);
+    std::os::unix::fs::symlink(&mounted, bundle.dir.join("link"))?;
+    bundle.set("/root/path", "link");
+    let by_link = refused(&mut bundle, None);
     nix::mount::umount2(&mounted, nix::mount::MntFlags::MNT_DETACH)?;
-    result
+    result.and(by_link)
 }
